@@ -1,0 +1,1 @@
+"""Pure tensor maths of the algorithms: no networks, no randomness, no Ray."""

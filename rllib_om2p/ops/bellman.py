@@ -1,0 +1,87 @@
+"""Temporal-difference targets and losses, and target networks; knows no network.
+
+Critic values are (K, G, B) over ensemble members, agents and batch; a team value (VDN) drops G.
+Flow time does not occur here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import torch
+
+from rllib_om2p.ops.shapes import check_same
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+Aggregate = Literal["mean", "min"]
+
+
+def aggregate(q: Tensor, how: Aggregate) -> Tensor:
+    """Reduce the leading ensemble axis of (K, ...) by mean or minimum."""
+    if how == "mean":
+        return q.mean(dim=0)
+    if how == "min":
+        return q.amin(dim=0)
+    raise ValueError(f'aggregate must be "mean" or "min", got {how!r}.')
+
+
+def td_target(rewards: Tensor, next_q: Tensor, terminateds: Tensor, *, gamma: float) -> Tensor:
+    """Return r + gamma (1 - terminated) Q', without gradient.
+
+    A time limit is a truncation, not a termination, so it bootstraps.
+
+    Args:
+        rewards: (G, B), or (B,) for a team value.
+        next_q: Aggregated target value of the next observation, same shape.
+        terminateds: 1 or True where the episode ended, same shape.
+        gamma: Discount in [0, 1].
+
+    Raises:
+        ValueError: the shapes differ; they would broadcast.
+
+    Source: OM2P eq. 7.
+    """
+    check_same(rewards=rewards, next_q=next_q, terminateds=terminateds)
+    return (rewards + gamma * (1 - terminateds.to(rewards.dtype)) * next_q).detach()
+
+
+def td_loss(q: Tensor, target: Tensor) -> Tensor:
+    """Return the squared error of every member to one target, mean over members and batch.
+
+    Args:
+        q: (K, G, B), or (K, B) for a team value.
+        target: (G, B), or (B,).
+
+    Returns:
+        Loss per agent (G,), or a scalar for a team value.
+
+    Raises:
+        ValueError: the shapes of a member and the target differ.
+
+    Source: OM2P eq. 7.
+    """
+    if q.ndim != target.ndim + 1 or q.shape[1:] != target.shape:
+        raise ValueError(
+            f"q must be (num_critics, *target), got {tuple(q.shape)} and {tuple(target.shape)}."
+        )
+    return (q - target).square().mean(dim=(0, -1))
+
+
+@torch.no_grad()
+def polyak_update(targets: Sequence[Tensor], sources: Sequence[Tensor], tau: float) -> None:
+    """Move the targets in place: target <- tau source + (1 - tau) target, in one fused call.
+
+    Raises:
+        ValueError: the lists differ in length.
+
+    Source: OM2P, after every gradient update.
+    """
+    if len(targets) != len(sources):
+        raise ValueError(
+            f"targets and sources must pair up, got {len(targets)} and {len(sources)}."
+        )
+    torch._foreach_lerp_(list(targets), list(sources), tau)

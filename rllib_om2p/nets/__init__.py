@@ -1,0 +1,1 @@
+"""Networks built from dimensions; every parameter has a leading axis over stacked agents."""

@@ -1,0 +1,62 @@
+"""Ensembles of action-value networks, one ensemble per agent, stacked; knows no loss."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from rllib_om2p.nets.mlp import StackedMLP
+from rllib_om2p.ops.shapes import check_stacked
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class CriticEnsemble(nn.Module):
+    """`num_critics` value MLPs per agent on the concatenated (obs, actions).
+
+    They are one `mlp` of num_critics * num_agents stacks; member k of agent g is slice
+    k * num_agents + g.
+    """
+
+    def __init__(
+        self,
+        num_agents: int,
+        num_critics: int,
+        obs_dim: int,
+        action_dim: int,
+        hidden: Sequence[int],
+        *,
+        layer_norm: bool = True,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        """Build the stack `mlp`; see `StackedMLP` for its parameters."""
+        super().__init__()
+        self.num_agents, self.num_critics = num_agents, num_critics
+        self.obs_dim, self.action_dim = obs_dim, action_dim
+        self.mlp = StackedMLP(
+            num_critics * num_agents,
+            obs_dim + action_dim,
+            hidden,
+            1,
+            layer_norm=layer_norm,
+            generator=generator,
+        )
+
+    def forward(self, obs: Tensor, actions: Tensor) -> Tensor:
+        """Return every member's value.
+
+        Args:
+            obs: Normalised observations, (G, B, O).
+            actions: Actions in [-1, 1], (G, B, A).
+
+        Returns:
+            Values, (K, G, B).
+        """
+        check_stacked("obs", obs, self.num_agents, self.obs_dim)
+        check_stacked("actions", actions, self.num_agents, self.action_dim)
+        x = torch.cat((obs, actions), dim=-1).repeat(self.num_critics, 1, 1)
+        values: Tensor = self.mlp(x)
+        return values.view(self.num_critics, self.num_agents, -1)

@@ -1,0 +1,128 @@
+"""A stack of equal MLPs computed together by batched products; knows no algorithm.
+
+Every parameter has a leading axis over stacks (agents, or critics times agents), so the number of
+operations does not grow with the number of agents. Axes are (stack, batch, feature).
+
+One layer is x -> LayerNorm(gelu(x W + b)): tanh-GELU, LayerNorm (where asked for) after the
+activation, nothing after the last product. Weights start Glorot-uniform per slice, biases at zero.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rllib_om2p.ops.shapes import check_same, check_stacked
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+LAYER_NORM_EPS = 1e-5
+
+
+class StackedMLP(nn.Module):
+    """`num_stacks` MLPs of one shape.
+
+    Parameters: `weights.{l}` (S, in, out), `biases.{l}` (S, 1, out), and with LayerNorm
+    `scales.{l}` and `shifts.{l}` (S, 1, hidden).
+    """
+
+    def __init__(
+        self,
+        num_stacks: int,
+        in_dim: int,
+        hidden: Sequence[int],
+        out_dim: int,
+        *,
+        layer_norm: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        """Build and initialise the stack.
+
+        Args:
+            num_stacks: S, at least 1.
+            in_dim: Size of the input.
+            hidden: Sizes of the hidden layers; may be empty.
+            out_dim: Size of the output.
+            layer_norm: Normalise after every hidden activation, with a learned scale and shift.
+            generator: Source of the initial weights; the global one if None.
+
+        Raises:
+            ValueError: a size is below 1.
+        """
+        super().__init__()
+        sizes = (in_dim, *hidden, out_dim)
+        if min(num_stacks, *sizes) < 1:
+            raise ValueError(f"sizes must be at least 1, got {num_stacks} stacks of {sizes}.")
+        self.num_stacks, self.in_dim, self.out_dim = num_stacks, in_dim, out_dim
+        self.layer_norm = layer_norm
+        self.weights = nn.ParameterList()
+        self.biases = nn.ParameterList()
+        for fan_in, fan_out in zip(sizes, sizes[1:], strict=False):
+            weight = torch.empty(num_stacks, fan_in, fan_out)
+            for part in weight:
+                nn.init.xavier_uniform_(part, generator=generator)
+            self.weights.append(nn.Parameter(weight))
+            self.biases.append(nn.Parameter(torch.zeros(num_stacks, 1, fan_out)))
+        if layer_norm:
+            self.scales = nn.ParameterList(torch.ones(num_stacks, 1, size) for size in hidden)
+            self.shifts = nn.ParameterList(torch.zeros(num_stacks, 1, size) for size in hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the outputs (S, B, out) of inputs (S, B, in), in the inputs' precision."""
+        check_stacked("x", x, self.num_stacks, self.in_dim)
+        h = x
+        last = len(self.weights) - 1
+        for layer in range(last):
+            pre = torch.baddbmm(self.biases[layer], h, self.weights[layer])
+            h = functional.gelu(pre, approximate="tanh")
+            if self.layer_norm:
+                h = functional.layer_norm(h, h.shape[-1:], eps=LAYER_NORM_EPS)
+                h = h * self.scales[layer] + self.shifts[layer]
+        return torch.baddbmm(self.biases[last], h, self.weights[last]).to(x.dtype)
+
+    def forward_with_tangent(self, x: Tensor, dx: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the outputs and their directional derivative along dx, exactly.
+
+        Forward-mode differentiation by hand: one more chain of products beside the forward's. The
+        outputs carry a graph as in `forward`; the derivative carries none.
+
+        Args:
+            x: Inputs, (S, B, in).
+            dx: Direction, (S, B, in).
+
+        Returns:
+            y and dy, both (S, B, out).
+        """
+        check_stacked("x", x, self.num_stacks, self.in_dim)
+        check_same(x=x, dx=dx)
+        h, dh = x, dx.detach()
+        last = len(self.weights) - 1
+        for layer in range(last):
+            pre = torch.baddbmm(self.biases[layer], h, self.weights[layer])
+            h = functional.gelu(pre, approximate="tanh")
+            with torch.no_grad():
+                dh = torch.bmm(dh, self.weights[layer])
+                # d gelu(pre) along dh is the activation's own backward applied to dh.
+                dh = torch.ops.aten.gelu_backward(dh, pre, approximate="tanh")
+            if self.layer_norm:
+                with torch.no_grad():
+                    dh = _layer_norm_tangent(h, dh) * self.scales[layer]
+                h = functional.layer_norm(h, h.shape[-1:], eps=LAYER_NORM_EPS)
+                h = h * self.scales[layer] + self.shifts[layer]
+        y = torch.baddbmm(self.biases[last], h, self.weights[last])
+        with torch.no_grad():
+            dy = torch.bmm(dh, self.weights[last])
+        return y.to(x.dtype), dy.to(x.dtype)
+
+
+def _layer_norm_tangent(h: Tensor, dh: Tensor) -> Tensor:
+    """Return the derivative of the unscaled LayerNorm at h along dh."""
+    variance, mean = torch.var_mean(h, dim=-1, correction=0, keepdim=True)
+    inverse_sd = torch.rsqrt(variance + LAYER_NORM_EPS)
+    normed = (h - mean) * inverse_sd
+    centred = dh - dh.mean(dim=-1, keepdim=True)
+    return inverse_sd * (centred - normed * (normed * dh).mean(dim=-1, keepdim=True))

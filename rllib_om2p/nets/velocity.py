@@ -1,0 +1,99 @@
+"""The average-velocity network of a mean-flow policy, stacked over agents; knows no loss.
+
+Symbols as in ops.mean_flow: u(o, z, r, t) is the average velocity from r to t at the point z.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from rllib_om2p.nets.mlp import StackedMLP
+from rllib_om2p.ops.shapes import check_same, check_stacked, check_times
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class VelocityNet(nn.Module):
+    """One average-velocity MLP per agent on the concatenated (obs, z, r, t), times raw."""
+
+    def __init__(
+        self,
+        num_agents: int,
+        obs_dim: int,
+        action_dim: int,
+        hidden: Sequence[int],
+        *,
+        layer_norm: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        """Build the stack `mlp`; see `StackedMLP` for its parameters."""
+        super().__init__()
+        self.num_agents, self.obs_dim, self.action_dim = num_agents, obs_dim, action_dim
+        self.mlp = StackedMLP(
+            num_agents,
+            obs_dim + action_dim + 2,
+            hidden,
+            action_dim,
+            layer_norm=layer_norm,
+            generator=generator,
+        )
+
+    def forward(self, obs: Tensor, z: Tensor, r: Tensor, t: Tensor) -> Tensor:
+        """Return the average velocity u(o, z, r, t).
+
+        Args:
+            obs: Normalised observations, (G, B, O).
+            z: Points on the path, (G, B, A).
+            r: Start of the jump in [0, 1], (G, B, 1).
+            t: End of the jump in [r, 1], (G, B, 1).
+
+        Returns:
+            u, (G, B, A).
+        """
+        output: Tensor = self.mlp(self._join(obs, z, r, t))
+        return output
+
+    def forward_with_tangent(
+        self,
+        obs: Tensor,
+        z: Tensor,
+        r: Tensor,
+        t: Tensor,
+        *,
+        dz: Tensor,
+        dr: Tensor,
+        dt: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return u and its exact derivative along (dz, dr, dt); obs is held fixed.
+
+        The mean-flow target's du/dr has dz = v, dr = 1 and dt = 0. The derivative carries no graph.
+
+        Args:
+            obs: Normalised observations, (G, B, O).
+            z: Points on the path, (G, B, A).
+            r: Start of the jump, (G, B, 1).
+            t: End of the jump, (G, B, 1).
+            dz: Direction of z, (G, B, A).
+            dr: Direction of r, (G, B, 1).
+            dt: Direction of t, (G, B, 1); zero if None.
+
+        Returns:
+            u and du, both (G, B, A).
+        """
+        check_same(z=z, dz=dz)
+        dt = torch.zeros_like(dr) if dt is None else dt
+        check_times(z, dr=dr, dt=dt)
+        x = self._join(obs, z, r, t)
+        return self.mlp.forward_with_tangent(
+            x, torch.cat((torch.zeros_like(obs), dz, dr, dt), dim=-1)
+        )
+
+    def _join(self, obs: Tensor, z: Tensor, r: Tensor, t: Tensor) -> Tensor:
+        check_stacked("obs", obs, self.num_agents, self.obs_dim)
+        check_stacked("z", z, self.num_agents, self.action_dim)
+        check_times(z, r=r, t=t)
+        return torch.cat((obs, z, r, t), dim=-1)

@@ -1,0 +1,76 @@
+"""A PettingZoo ParallelEnv as an RLlib MultiAgentEnv (new API stack); knows no single task.
+
+RLlib's own wrapper takes `possible_agents` out of a set (another order in each process), leaves the
+per-agent spaces unset and passes `render` an argument that PettingZoo refuses
+(ray/rllib/env/wrappers/pettingzoo_env.py, 2.60).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from gymnasium import spaces
+from ray.rllib.env.multi_agent_env import MultiAgentEnv
+
+if TYPE_CHECKING:
+    from pettingzoo import ParallelEnv
+
+
+class RLlibParallelEnv(MultiAgentEnv):
+    """The environment under `env`, with ordered agents, per-agent spaces and float32 observations.
+
+    Attributes:
+        env: The wrapped PettingZoo environment.
+    """
+
+    def __init__(self, env: ParallelEnv) -> None:
+        self.env = env
+        self.possible_agents = list(env.possible_agents)
+        self.agents = list(env.possible_agents)
+        self.observation_spaces = {
+            agent: _as_float32(env.observation_space(agent)) for agent in self.possible_agents
+        }
+        self.action_spaces = {agent: env.action_space(agent) for agent in self.possible_agents}
+        # RLlib writes its autoreset mode into this dict (env/vector/sync_vector_multi_agent_env.py).
+        self.metadata = dict(env.metadata)
+        self.render_mode = getattr(env, "render_mode", None)
+        super().__init__()
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Start an episode and return observations and infos by agent."""
+        super().reset(seed=seed, options=options)
+        obs, infos = self.env.reset(seed=seed, options=options)
+        self.agents = list(self.env.agents)
+        return self._observations(obs), infos
+
+    def step(self, action_dict: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
+        """Advance one step; "__all__" says whether the episode is over for every agent."""
+        obs, rewards, terminateds, truncateds, infos = self.env.step(dict(action_dict))
+        self.agents = list(self.env.agents)
+        terminateds = {**terminateds, "__all__": all(terminateds.values())}
+        truncateds = {**truncateds, "__all__": all(truncateds.values())}
+        return self._observations(obs), dict(rewards), terminateds, truncateds, infos
+
+    def render(self) -> Any:
+        """Return the wrapped environment's frame."""
+        return self.env.render()
+
+    def close(self) -> None:
+        """Close the wrapped environment."""
+        self.env.close()
+
+    def _observations(self, obs: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            agent: np.asarray(value, self.observation_spaces[agent].dtype)
+            for agent, value in obs.items()
+        }
+
+
+def _as_float32(space: spaces.Space[Any]) -> spaces.Space[Any]:
+    if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
+        return spaces.Box(space.low.astype(np.float32), space.high.astype(np.float32))
+    return space

@@ -1,0 +1,1 @@
+"""Recorded team episodes: the Parquet contract, its writer, reader and audit."""

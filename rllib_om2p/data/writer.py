@@ -1,0 +1,459 @@
+"""Writes team episodes to Parquet files of the contract, atomically and byte for byte repeatable.
+
+Knows nothing of environments or learners. Everything is written into the hidden directory
+`.writing` first; on success the files are moved into place and the dataset card comes last, and a
+directory without a card does not open as a dataset. A killed writer leaves only `.writing`, which
+the next writer of that directory removes.
+
+Axes: E episodes, T acting steps, R rows (T + 1 per episode), O observation, A action features.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rllib_om2p.data.checks import RowIndex, check_values
+from rllib_om2p.data.schema import (
+    CARD_NAME,
+    CONTENT_KEY,
+    SCHEMA_VERSION,
+    AnyArray,
+    Column,
+    DataError,
+    DatasetSpec,
+    Episode,
+    arrow_schema,
+    contract_columns,
+)
+from rllib_om2p.data.statistics import DatasetStatistics, StatisticsAccumulator
+
+logger = logging.getLogger(__name__)
+
+WRITING_NAME = ".writing"
+ZSTD_LEVEL = 3
+
+
+class _HashingFile:
+    """A binary file that hashes what is written, so that no file is read twice."""
+
+    def __init__(self, path: Path) -> None:
+        self._file: BinaryIO = path.open("wb")
+        self.sha256 = hashlib.sha256()
+        self.num_bytes = 0
+
+    def write(self, data: Any) -> int:
+        self.sha256.update(data)
+        self.num_bytes += len(data)
+        return self._file.write(data)
+
+    def tell(self) -> int:
+        return self.num_bytes
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
+        if not self._file.closed:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+
+    @property
+    def closed(self) -> bool:
+        return self._file.closed
+
+    def readable(self) -> bool:
+        return False
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return False
+
+
+class _PartFile:
+    """One Parquet file in the making."""
+
+    def __init__(self, path: Path, schema: pa.Schema, columns: Mapping[str, Column]) -> None:
+        self.name = path.name
+        self.rows = self.transitions = self.row_groups = 0
+        self._columns = columns
+        self._schema = schema
+        self._content = hashlib.sha256()
+        self._file = _HashingFile(path)
+        self._writer = pq.ParquetWriter(
+            pa.PythonFile(self._file, mode="w"),
+            schema,
+            compression="zstd",
+            compression_level=ZSTD_LEVEL,
+            use_dictionary=False,
+            column_encoding=_encodings(columns),
+        )
+
+    def write_row_group(self, values: Mapping[str, AnyArray]) -> None:
+        arrays = []
+        for column in self._columns.values():
+            array = np.ascontiguousarray(values[column.name])
+            self._content.update(array.data)
+            arrays.append(_arrow_array(column, array))
+        table = pa.Table.from_arrays(arrays, schema=self._schema)
+        self._writer.write_table(table, row_group_size=table.num_rows)
+        self.rows += table.num_rows
+        self.transitions += int(np.count_nonzero(values["valid"]))
+        self.row_groups += 1
+
+    def finish(self) -> dict[str, Any]:
+        """Close the file and return its entry for the dataset card."""
+        self._writer.add_key_value_metadata({CONTENT_KEY: self._content.hexdigest().encode()})
+        self.abandon()
+        return {
+            "name": self.name,
+            "rows": self.rows,
+            "episodes": self.rows - self.transitions,
+            "transitions": self.transitions,
+            "row_groups": self.row_groups,
+            "bytes": self._file.num_bytes,
+            "sha256": self._file.sha256.hexdigest(),
+        }
+
+    def abandon(self) -> None:
+        """Close the file, whatever state it is in."""
+        self._writer.close()
+        self._file.close()
+
+
+def _encodings(columns: Mapping[str, Column]) -> dict[str, str]:
+    encodings = {}
+    for column in columns.values():
+        element = column.type.value_type if pa.types.is_fixed_size_list(column.type) else None
+        path = f"{column.name}.list.element" if element is not None else column.name
+        if pa.types.is_floating(element or column.type):
+            encodings[path] = "BYTE_STREAM_SPLIT"
+        elif pa.types.is_integer(element or column.type):
+            encodings[path] = "DELTA_BINARY_PACKED"
+    return encodings
+
+
+def _arrow_array(column: Column, array: AnyArray) -> pa.Array:
+    if pa.types.is_fixed_size_list(column.type):
+        flat = pa.array(array.reshape(-1), type=column.type.value_type)
+        return pa.FixedSizeListArray.from_arrays(flat, type=column.type)
+    return pa.array(array, type=column.type)
+
+
+class DatasetWriter:
+    """Writes a dataset; use it as a context manager.
+
+    ```python
+    with DatasetWriter("data/medium", spec) as writer:
+        writer.write_episode(episode)
+    ```
+
+    Leaving the block without an error publishes the dataset; leaving it with one publishes nothing.
+
+    Args:
+        directory: Where the dataset goes; made if missing.
+        spec: What the dataset says about itself.
+        rows_per_group: Rows per row group; an episode longer than that gets a group of its own.
+        rows_per_file: Rows per file.
+        overwrite: Replace a dataset that is already there.
+
+    Raises:
+        DataError: The directory holds a dataset or other Parquet files, an episode breaks the
+            contract, or no episode was written.
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        spec: DatasetSpec,
+        *,
+        rows_per_group: int = 20_000,
+        rows_per_file: int = 2_000_000,
+        overwrite: bool = False,
+    ) -> None:
+        if rows_per_group < 2 or rows_per_file < rows_per_group:
+            raise ValueError(
+                "rows_per_group must be at least 2 and rows_per_file at least rows_per_group, got "
+                f"{rows_per_group} and {rows_per_file}."
+            )
+        self.directory = Path(directory)
+        self.spec = spec
+        self._rows_per_group, self._rows_per_file = rows_per_group, rows_per_file
+        self._overwrite = overwrite
+        self._columns = contract_columns(spec)
+        self._schema = arrow_schema(spec)
+        self._statistics = StatisticsAccumulator(spec)
+        self._pending: list[dict[str, AnyArray]] = []
+        self._pending_rows = 0
+        self._num_episodes = 0
+        self._part: _PartFile | None = None
+        self._files: list[dict[str, Any]] = []
+        self._open = False
+
+    def __enter__(self) -> DatasetWriter:
+        self._check_directory()
+        self._temporary.mkdir(parents=True)
+        self._open = True
+        return self
+
+    def __exit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            if error_type is None:
+                self._publish()
+        finally:
+            self._open = False
+            if self._part is not None:
+                self._part.abandon()
+            shutil.rmtree(self._temporary, ignore_errors=True)
+
+    @property
+    def _temporary(self) -> Path:
+        return self.directory / WRITING_NAME
+
+    def _check_directory(self) -> None:
+        if self.directory.exists() and not self.directory.is_dir():
+            raise DataError(f"{self.directory} is a file; give a directory.")
+        if self._temporary.exists():
+            logger.warning("Removing %s, left behind by a killed writer.", self._temporary)
+            shutil.rmtree(self._temporary)
+        taken = [p.name for p in self._published()]
+        if taken and not self._overwrite:
+            raise DataError(
+                f"{self.directory} already holds {taken[0]} ({len(taken)} such files); choose "
+                "another directory or pass overwrite=True."
+            )
+
+    def _published(self) -> list[Path]:
+        card = self.directory / CARD_NAME
+        return [card] * card.exists() + sorted(self.directory.glob("*.parquet"))
+
+    def write_episode(self, episode: Episode) -> None:
+        """Write one episode.
+
+        Raises:
+            DataError: The episode breaks the contract; the text names agent, step and remedy.
+        """
+
+        def batch(arrays: Mapping[str, AnyArray] | None) -> dict[str, AnyArray] | None:
+            if arrays is None:
+                return None
+            return {name: np.asarray(array)[None] for name, array in arrays.items()}
+
+        self.write_batch(
+            batch(episode.obs) or {},
+            batch(episode.actions) or {},
+            batch(episode.rewards) or {},
+            batch(episode.terminateds) or {},
+            truncated=np.array([episode.truncated]),
+            state=None if episode.state is None else np.asarray(episode.state)[None],
+            action_masks=batch(episode.action_masks),
+            alive=batch(episode.alive),
+            behaviour_id=None if episode.behaviour_id is None else np.array([episode.behaviour_id]),
+        )
+
+    def write_batch(
+        self,
+        obs: Mapping[str, AnyArray],
+        actions: Mapping[str, AnyArray],
+        rewards: Mapping[str, AnyArray],
+        terminateds: Mapping[str, AnyArray],
+        *,
+        truncated: AnyArray,
+        state: AnyArray | None = None,
+        action_masks: Mapping[str, AnyArray] | None = None,
+        alive: Mapping[str, AnyArray] | None = None,
+        behaviour_id: AnyArray | None = None,
+    ) -> None:
+        """Write E episodes of the same length T, without a Python loop over episodes.
+
+        Values are stored as float32; float64 input is rounded.
+
+        Args:
+            obs: Per agent (E, T + 1, O), the last step is the final observation.
+            actions: Per agent (E, T, A), or (E, T) integers when discrete.
+            rewards: Per agent (E, T).
+            terminateds: Per agent (E, T) bool.
+            truncated: (E,) bool, whether each episode was stopped from outside.
+            state: (E, T + 1, S) if the spec has a state.
+            action_masks: Per discrete agent (E, T + 1, A) bool if the spec has action masks.
+            alive: Per agent (E, T + 1) bool if the spec has them.
+            behaviour_id: (E,) integers if the spec has them.
+
+        Raises:
+            DataError: The input breaks the contract; the text names agent, episode and step.
+        """
+        if not self._open:
+            raise RuntimeError("Use the writer inside its with block.")
+        given = {
+            **{f"obs_{name}": array for name, array in obs.items()},
+            **{f"action_{name}": array for name, array in actions.items()},
+            **{f"reward_{name}": array for name, array in rewards.items()},
+            **{f"terminated_{name}": array for name, array in terminateds.items()},
+            **{f"action_mask_{name}": array for name, array in (action_masks or {}).items()},
+            **{f"alive_{name}": array for name, array in (alive or {}).items()},
+        }
+        optional = {"state": state, "behaviour_id": behaviour_id}
+        given.update({name: array for name, array in optional.items() if array is not None})
+        rows = self._rows(given, np.asarray(truncated))
+        index = RowIndex(rows["episode_id"], rows["step"], rows["valid"])
+        check_values(self._columns, rows, index, f"{self.directory} (being written)")
+        self._num_episodes += int(np.count_nonzero(~index.valid))
+        self._append(rows)
+
+    def _rows(self, given: Mapping[str, AnyArray], truncated: AnyArray) -> dict[str, AnyArray]:
+        """Return all columns as rows (E * (T + 1), width), final rows included."""
+        made = {"episode_id", "step", "truncated", "valid"}
+        expected = set(self._columns) - made
+        if set(given) != expected:
+            raise DataError(
+                f"{self.directory}: the episodes lack {sorted(expected - set(given))} and bring "
+                f"{sorted(set(given) - expected)} that the spec does not have; the spec's agents "
+                f"are {list(self.spec.agent_ids)}."
+            )
+        reward = np.asarray(given[f"reward_{self.spec.agent_ids[0]}"])
+        if reward.ndim != 2 or reward.shape[1] == 0 or truncated.shape != reward.shape[:1]:
+            raise DataError(
+                f"{self.directory}: rewards must be (episodes, steps) with at least one step and "
+                f"truncated (episodes,), got {reward.shape} and {truncated.shape}."
+            )
+        num_episodes, num_steps = reward.shape
+        shape = (num_episodes, num_steps + 1)
+        rows: dict[str, AnyArray] = {}
+        for name in self._columns:
+            if name not in made:
+                rows[name] = self._fill(self._columns[name], np.asarray(given[name]), shape)
+        ids = self._num_episodes + np.arange(num_episodes, dtype=np.int64)
+        rows["episode_id"] = np.repeat(ids, num_steps + 1)
+        rows["step"] = np.tile(np.arange(num_steps + 1, dtype=np.int32), num_episodes)
+        flags = np.zeros(shape, bool)
+        flags[:, num_steps - 1] = truncated
+        rows["truncated"] = flags.reshape(-1)
+        rows["valid"] = rows["step"] < num_steps
+        return rows
+
+    def _fill(self, column: Column, array: AnyArray, shape: tuple[int, int]) -> AnyArray:
+        """Return one column as rows in its stored type; final rows of acting columns are zero."""
+        num_episodes, num_rows = shape
+        is_vector = pa.types.is_fixed_size_list(column.type)
+        dtype = (column.type.value_type if is_vector else column.type).to_pandas_dtype()
+        tail = (column.width,) if is_vector else ()
+        acting = column.kind in ("action", "reward", "terminated")
+        expected: tuple[int, ...] = (num_episodes, num_rows - 1 if acting else num_rows, *tail)
+        if column.kind == "behaviour_id":
+            expected = (num_episodes,)
+        agent = f" of agent {column.agent.name}" if column.agent is not None else ""
+        if array.shape != expected:
+            raise DataError(
+                f"{self.directory}: {column.kind}{agent} must be {expected} (episodes, steps"
+                f"{'' if acting else ' + final'}, features), got {array.shape}."
+            )
+        if np.issubdtype(dtype, np.integer) and not np.issubdtype(array.dtype, np.integer):
+            raise DataError(
+                f"{self.directory}: {column.kind}{agent} must be integers, got {array.dtype}."
+            )
+        if column.kind == "behaviour_id":
+            return np.repeat(array.astype(dtype), num_rows)
+        if not acting:
+            return array.astype(dtype, copy=True).reshape(-1, *tail)
+        rows = np.zeros((num_episodes, num_rows, *tail), dtype)
+        rows[:, :-1] = array
+        return rows.reshape(-1, *tail)
+
+    def _append(self, rows: dict[str, AnyArray]) -> None:
+        """Cut rows into row groups of whole episodes, however the calls were grouped."""
+        episode_rows = int(rows["step"].max()) + 1 if len(rows["step"]) else 1
+        start, total = 0, len(rows["step"])
+        while start < total:
+            room = (self._rows_per_group - self._pending_rows) // episode_rows * episode_rows
+            if room <= 0 and self._pending_rows:
+                self._flush()
+                continue
+            stop = min(total, start + max(room, episode_rows))
+            self._pending.append({name: array[start:stop] for name, array in rows.items()})
+            self._pending_rows += stop - start
+            start = stop
+
+    def _flush(self) -> None:
+        if not self._pending:
+            return
+        chunks, self._pending = self._pending, []
+        values = {name: np.concatenate([c[name] for c in chunks]) for name in self._columns}
+        num_rows, self._pending_rows = self._pending_rows, 0
+        if self._part is not None and self._part.rows + num_rows > self._rows_per_file:
+            self._finish_part()
+        if self._part is None:
+            path = self._temporary / f"part-{len(self._files):05d}.parquet"
+            self._part = _PartFile(path, self._schema, self._columns)
+        self._part.write_row_group(values)
+        self._statistics.add(values, values["valid"])
+
+    def _finish_part(self) -> None:
+        if self._part is not None:
+            self._files.append(self._part.finish())
+            self._part = None
+
+    def _publish(self) -> None:
+        self._flush()
+        self._finish_part()
+        if not self._files:
+            raise DataError(f"{self.directory}: no episode was written; there is no dataset.")
+        card = dataset_card(self.spec, self._files, self._statistics.result())
+        card_path = self._temporary / CARD_NAME
+        with card_path.open("w", encoding="utf-8") as file:
+            file.write(card)
+            file.flush()
+            os.fsync(file.fileno())
+        # The card goes first and comes last: without it the directory does not open.
+        for path in self._published():
+            path.unlink()
+        for entry in self._files:
+            os.replace(self._temporary / entry["name"], self.directory / entry["name"])
+        _sync_directory(self.directory)
+        os.replace(card_path, self.directory / CARD_NAME)
+        _sync_directory(self.directory)
+
+
+def dataset_card(
+    spec: DatasetSpec, files: list[dict[str, Any]], statistics: DatasetStatistics
+) -> str:
+    """Return the text of `dataset_card.json`."""
+    card = {
+        "schema_version": SCHEMA_VERSION,
+        "spec": spec.to_dict(),
+        "counts": {
+            "episodes": statistics.num_episodes,
+            "transitions": statistics.num_transitions,
+            "rows": sum(entry["rows"] for entry in files),
+        },
+        "time_limits": "truncated = true on the last acting row; terminated stays false",
+        "statistics": statistics.to_dict(),
+        "files": files,
+    }
+    return json.dumps(card, indent=1, sort_keys=True) + "\n"
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -63,7 +63,7 @@ class PaperWorld(World):
 def with_paper_dynamics(world: World) -> PaperWorld:
     """Return a world that holds the same agents, landmarks and constants as `world`."""
     paper_world = PaperWorld()
-    vars(paper_world).update(vars(world))
+    paper_world.__dict__.update(vars(world))
     return paper_world
 
 
@@ -115,7 +115,7 @@ class PaperMPE(SimpleEnv):
             dynamic_rescaling=dynamic_rescaling,
         )
         # RLlib writes into the metadata of its environments; the class's dict is shared by all.
-        self.metadata = dict(self.metadata)
+        self.metadata: dict[str, Any] = {**SimpleEnv.metadata}
         self.action_spaces = {
             name: spaces.Box(-1.0, 1.0, (self.world.dim_p,), np.float32)
             for name in self.possible_agents

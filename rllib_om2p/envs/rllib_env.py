@@ -33,7 +33,7 @@ class RLlibParallelEnv(MultiAgentEnv):
             agent: _as_float32(env.observation_space(agent)) for agent in self.possible_agents
         }
         self.action_spaces = {agent: env.action_space(agent) for agent in self.possible_agents}
-        # RLlib writes its autoreset mode into this dict (env/vector/sync_vector_multi_agent_env.py).
+        # RLlib writes its autoreset mode in here (env/vector/sync_vector_multi_agent_env.py:33).
         self.metadata = dict(env.metadata)
         self.render_mode = getattr(env, "render_mode", None)
         super().__init__()

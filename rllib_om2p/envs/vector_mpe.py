@@ -1,7 +1,7 @@
 """Many particle worlds at once in NumPy; must not know mpe2, RLlib or the data.
 
-The same dynamics, rewards, observations and start states as `mpe.py`, a hundred times faster. A task
-is one `VectorTask`: its bodies, its observations and its rewards; `VectorMPE` holds the physics.
+The same dynamics, rewards, observations and start states as `mpe.py`, a hundred times faster. A
+task is one `VectorTask`: its bodies, observations and rewards; `VectorMPE` holds the physics.
 
 Axes: inside, worlds are the LAST axis (bodies, 2, N), so that every operation runs over contiguous
 worlds; at the surface they are the first one, (N, agents, features). Agents come before landmarks.

@@ -1,0 +1,127 @@
+"""Names, their facts, and RLlib's view of them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from rllib_om2p import envs
+
+NAME = "mpe/simple_spread"
+
+
+@pytest.mark.parametrize("function", [envs.make, envs.info])
+def test_unknown_name_lists_near_ones(function: Any) -> None:
+    with pytest.raises(ValueError, match=r"'mpe/simple_sprad'; did you mean mpe/simple_spread\?"):
+        function("mpe/simple_sprad")
+    with pytest.raises(ValueError, match=r"'pong'; known: \['mpe/simple_spread'"):
+        function("pong")
+
+
+@pytest.mark.parametrize("name", envs.names())
+def test_info_agrees_with_the_environment(name: str) -> None:
+    info, env = envs.info(name), envs.make(name)
+    env.reset(seed=0)
+    assert list(info.agent_ids) == env.possible_agents
+    for agent in info.agents:
+        box = env.action_space(agent.name)
+        assert env.observation_space(agent.name).shape == (agent.obs_dim,)
+        assert (tuple(box.low), tuple(box.high)) == (agent.action_low, agent.action_high)
+        assert len(agent.action_low) == agent.action_dim
+    steps = 0
+    while env.agents:
+        env.step({agent: np.zeros(2, np.float32) for agent in env.agents})
+        steps += 1
+    assert steps == info.time_limit
+
+
+def test_team_reward_follows_the_convention() -> None:
+    import dataclasses
+
+    rewards = np.array([[1.0, 2.0, 6.0]])
+    info = envs.info(NAME)
+    expected = {"mean over agents": 3.0, "agent 0": 1.0, "sum": 9.0}
+    for convention, value in expected.items():
+        other = dataclasses.replace(info, team_return=convention)  # type: ignore[arg-type]
+        np.testing.assert_array_equal(other.team_rewards(rewards), [value])
+    with pytest.raises(ValueError, match=r"must be \(\.\.\., 3\)"):
+        info.team_rewards(rewards.T)
+
+
+def test_names_and_facts_need_no_simulator() -> None:
+    code = (
+        "import sys; from rllib_om2p import envs; envs.info('mpe/simple_spread');"
+        "assert not {'mpe2', 'pettingzoo', 'pygame'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def _rllib_env(**kwargs: Any) -> Any:
+    from ray.tune.registry import ENV_CREATOR, _global_registry
+
+    envs.register()
+    return _global_registry.get(ENV_CREATOR, NAME)(kwargs)
+
+
+def test_rllib_env_has_ordered_agents_and_a_space_for_each() -> None:
+    env = _rllib_env()
+    assert env.possible_agents == ["agent_0", "agent_1", "agent_2"]
+    assert list(env.observation_spaces) == list(env.action_spaces) == env.possible_agents
+    for agent in env.possible_agents:
+        assert env.get_observation_space(agent).shape == (18,)
+        assert env.get_action_space(agent) == gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
+
+
+def test_rllib_env_plays_the_pettingzoo_episode_and_says_when_all_is_over() -> None:
+    env, reference = _rllib_env(), envs.make(NAME)
+    obs, _ = env.reset(seed=5)
+    expected, _ = reference.reset(seed=5)
+    for step in range(25):
+        assert list(obs) == env.possible_agents
+        for agent, value in obs.items():
+            assert value.dtype == np.float32
+            np.testing.assert_array_equal(value, expected[agent])
+        actions = {agent: np.full(2, 0.5, np.float32) for agent in obs}
+        obs, rewards, terminateds, truncateds, _ = env.step(actions)
+        expected, expected_rewards, *_ = reference.step(actions)
+        assert rewards == expected_rewards
+        assert terminateds["__all__"] is False
+        assert truncateds["__all__"] is (step == 24)
+    assert env.agents == []
+
+
+def test_rllib_env_passes_settings_on_and_renders() -> None:
+    env = _rllib_env(render_mode="rgb_array", max_cycles=1)
+    env.reset(seed=0)
+    assert env.render().shape == (700, 700, 3)
+    *_, truncateds, _ = env.step({agent: np.zeros(2) for agent in env.agents})
+    assert truncateds["__all__"] is True
+    with pytest.raises(TypeError, match="no_such_setting"):
+        _rllib_env(no_such_setting=1)
+
+
+def test_rllib_env_runner_samples_whole_episodes_of_every_agent() -> None:
+    from ray.rllib.algorithms.ppo import PPOConfig
+    from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
+
+    envs.register()
+    config = (
+        PPOConfig()
+        .environment(NAME)
+        .multi_agent(policies={"shared"}, policy_mapping_fn=lambda agent, *_, **__: "shared")
+        .env_runners(num_env_runners=0, num_envs_per_env_runner=2)
+    )
+    runner = MultiAgentEnvRunner(config=config)
+    episodes = runner.sample(num_episodes=3, random_actions=True)
+    assert len(episodes) >= 3
+    for episode in episodes:
+        assert len(episode) == 25
+        assert episode.is_truncated
+        assert sorted(episode.agent_ids) == ["agent_0", "agent_1", "agent_2"]
+        assert episode.get_observations(-1)["agent_2"].shape == (18,)
+    runner.stop()

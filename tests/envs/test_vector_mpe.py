@@ -1,0 +1,113 @@
+"""The vectorised simulator against the recordings and against PettingZoo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rllib_om2p import envs
+from rllib_om2p.envs.rollout import evaluate_policy, rollout
+from rllib_om2p.envs.vector_mpe import VECTOR_TASKS, VectorMPE
+
+RECORDED = Path(__file__).parents[1] / "fixtures" / "mpe_transitions.npz"
+NAME = "mpe/simple_spread"
+
+
+def _pettingzoo_episode(seed: int, actions: Any) -> tuple[Any, Any]:
+    env = envs.make(NAME)
+    obs, _ = env.reset(seed=seed)
+    all_obs, all_rewards = [[*obs.values()]], []
+    for step in actions:
+        obs, rewards, *_ = env.step(dict(zip(env.possible_agents, step, strict=True)))
+        all_obs.append([*obs.values()])
+        all_rewards.append([*rewards.values()])
+    return np.array(all_obs), np.array(all_rewards)
+
+
+def _towards_the_others(obs: Any) -> Any:
+    return np.clip(obs[..., 10:12] + obs[..., 12:14], -1.0, 1.0)
+
+
+def test_recorded_episodes_are_reproduced_to_1e_9() -> None:
+    with np.load(RECORDED) as file:
+        pos, vel, landmarks, actions, obs, rewards = (
+            file[f"simple_spread/{key}"]
+            for key in ("agent_pos", "agent_vel", "landmark_pos", "actions", "obs", "rewards")
+        )
+    worlds = VectorMPE(NAME, len(actions), dtype=np.float64)
+    np.testing.assert_allclose(worlds.set_state(pos[:, 0], vel[:, 0], landmarks), obs[:, 0])
+    for step in range(actions.shape[1]):
+        result = worlds.step(actions[:, step])
+        np.testing.assert_allclose(result.obs, obs[:, step + 1], atol=1e-9)
+        np.testing.assert_allclose(result.rewards, rewards[:, step], atol=1e-9)
+        np.testing.assert_allclose(worlds.agent_positions, pos[:, step + 1], atol=1e-9)
+        np.testing.assert_allclose(worlds.agent_velocities, vel[:, step + 1], atol=1e-9)
+
+
+def test_seeds_give_the_start_states_and_episodes_of_pettingzoo() -> None:
+    seeds = [7, 0, 123_456_789]
+    # Agents run into each other, so that contact forces and penalties occur.
+    episodes = rollout(NAME, _towards_the_others, seeds=seeds)
+    for index, seed in enumerate(seeds):
+        obs, rewards = _pettingzoo_episode(seed, episodes.actions[index])
+        np.testing.assert_array_equal(episodes.obs[index, 0], obs[0])
+        np.testing.assert_allclose(episodes.obs[index], obs, atol=1e-6)
+        np.testing.assert_allclose(episodes.rewards[index], rewards, atol=1e-6)
+    assert (episodes.rewards < episodes.rewards.max(axis=2, keepdims=True) - 4).any()
+
+
+@pytest.mark.parametrize("name", [*VECTOR_TASKS])
+def test_registry_states_the_dimensions_of_the_simulator(name: str) -> None:
+    info = envs.info(name)
+    worlds = VectorMPE(name, 2)
+    obs = worlds.reset()
+    step = worlds.step(np.zeros((2, len(info.agents), 2)))
+    assert info.agent_ids == worlds.agents == tuple(envs.make(name).possible_agents)
+    assert {agent.obs_dim for agent in info.agents} == {obs.shape[2]}
+    assert step.obs.shape == obs.shape
+    assert step.obs.dtype == np.float32
+    assert step.rewards.shape == (2, len(info.agents))
+
+
+def test_unseeded_starts_are_uniform_and_repeat_with_the_simulators_seed() -> None:
+    first, same, other = (VectorMPE(NAME, 2_000, seed=seed) for seed in (1, 1, 2))
+    starts = [worlds.reset() for worlds in (first, same, other)]
+    np.testing.assert_array_equal(starts[0], starts[1])
+    assert (starts[0] != starts[2]).any()
+    positions = first.agent_positions
+    # Uniform on [-1, 1]: mean 0 and variance 1/3, within five standard errors of 12,000 draws.
+    assert abs(positions.mean()) < 5 * np.sqrt(1 / 3 / 12_000)
+    assert abs(positions.var() - 1 / 3) < 5 * np.sqrt(4 / 45 / 12_000)
+    assert (first.reset() != starts[0]).any()
+
+
+def test_evaluation_does_not_depend_on_how_many_worlds_run_together() -> None:
+    seeds = range(10)
+    together = evaluate_policy(NAME, _towards_the_others, seeds)
+    apart = evaluate_policy(NAME, _towards_the_others, seeds, max_worlds=3)
+    np.testing.assert_array_equal(together, apart)
+    assert together.shape == (10,)
+
+
+def test_uniform_random_policy_returns_what_the_papers_report() -> None:
+    generator = np.random.default_rng(0)
+    returns = evaluate_policy(
+        NAME, lambda obs: generator.uniform(-1, 1, (*obs.shape[:2], 2)), range(2_000)
+    )
+    assert returns.mean() == pytest.approx(envs.info(NAME).references["random"], rel=0.05)
+
+
+def test_wrong_shapes_are_refused_with_both_shapes() -> None:
+    worlds = VectorMPE(NAME, 4)
+    worlds.reset()
+    with pytest.raises(ValueError, match=r"\(4, 3, 2\), got \(4, 2\)"):
+        worlds.step(np.zeros((4, 2)))
+    with pytest.raises(ValueError, match="Expected 4 seeds"):
+        worlds.reset([1, 2])
+    with pytest.raises(ValueError, match="No vectorised simulator for 'mpe/other'"):
+        VectorMPE("mpe/other", 1)
+    with pytest.raises(ValueError, match="seeds is empty"):
+        rollout(NAME, _towards_the_others, seeds=[])

@@ -1,7 +1,7 @@
 """Pictures for a report: the learning curve (PNG) and the rollout (GIF); no display, no pyplot.
 
 The curve shows every seed as a thin line and their mean as a thick one: a band would hide how few
-there are. The rollout gets a bar under each frame with the caption, the step and how far the episode is.
+there are. The rollout gets a bar under each frame: caption, step, how far the episode is.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def _add_normalised_axis(axes: Axes, references: References) -> None:
         return references.random + score * span / 100.0
 
     right = axes.secondary_yaxis("right", functions=(to_score, to_return))
-    right.set_ylabel("normalised score (random 0, expert 100)")
+    right.set_ylabel("normalised (random 0, expert 100)")
 
 
 def save_gif(

@@ -56,14 +56,21 @@ class Result:
 
 @dataclass(frozen=True)
 class Table:
-    """Cells as text; `markdown()` for files, `text()` for a terminal."""
+    """Cells as text; `markdown()` for files, `text()` for a terminal.
+
+    Attributes:
+        header: One name per column.
+        rows: As long as the header each.
+        words: Names of the columns that hold words, aligned left; numbers align right.
+    """
 
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    words: frozenset[str] = frozenset()
 
     def markdown(self) -> str:
-        """Return a Markdown table, first column left, the others right aligned."""
-        rule = ["---", *["---:"] * (len(self.header) - 1)]
+        """Return a Markdown table."""
+        rule = ["---" if name in self.words else "---:" for name in self.header]
         cells = [self.header, rule, *self.rows]
         return "\n".join("| " + " | ".join(c.replace("|", "\\|") for c in r) + " |" for r in cells)
 
@@ -73,8 +80,8 @@ class Table:
         widths = [max(len(row[i]) for row in cells) for i in range(len(self.header))]
         lines = [
             "  ".join(
-                cell.ljust(width) if i == 0 else cell.rjust(width)
-                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+                cell.ljust(width) if name in self.words else cell.rjust(width)
+                for name, cell, width in zip(self.header, row, widths, strict=True)
             ).rstrip()
             for row in cells
         ]
@@ -97,8 +104,10 @@ def results_table(
         baseline: Name of the result of each dataset that the others are divided by, such as "data".
 
     Raises:
-        ValueError: A dataset holds the baseline more than once.
+        ValueError: No results, or a dataset that holds the baseline more than once.
     """
+    if not results:
+        raise ValueError("a table needs at least one result, got none.")
     bases = _baselines(results, baseline)
     columns: dict[str, list[str]] = {
         "dataset": [r.dataset for r in results],
@@ -111,7 +120,8 @@ def results_table(
         "note": [r.note for r in results],
     }
     kept = {name: cells for name, cells in columns.items() if any(cells)}
-    return Table(tuple(kept), tuple(zip(*kept.values(), strict=True)))
+    rows = tuple(zip(*kept.values(), strict=True))
+    return Table(tuple(kept), rows, frozenset({"dataset", "policy", "each seed", "note"}))
 
 
 def write_report(

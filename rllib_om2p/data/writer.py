@@ -117,7 +117,8 @@ class _PartFile:
 
     def finish(self) -> dict[str, Any]:
         """Close the file and return its entry for the dataset card."""
-        self._writer.add_key_value_metadata({CONTENT_KEY: self._content.hexdigest().encode()})
+        content = self._content.hexdigest()
+        self._writer.add_key_value_metadata({CONTENT_KEY: content.encode()})
         self.abandon()
         return {
             "name": self.name,
@@ -127,6 +128,7 @@ class _PartFile:
             "row_groups": self.row_groups,
             "bytes": self._file.num_bytes,
             "sha256": self._file.sha256.hexdigest(),
+            "content_sha256": content,
         }
 
     def abandon(self) -> None:

@@ -1,0 +1,140 @@
+"""Decodes and packs row groups; what both the reader and its Ray Data tasks run.
+
+Knows the contract, pyarrow and NumPy. Every decoded row is checked here, so that nothing reaches a
+learner unchecked whichever way it is read.
+
+Axes: R rows, C packed columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rllib_om2p.data.checks import RowIndex, check_episodes, check_values
+from rllib_om2p.data.files import SourceFile
+from rllib_om2p.data.schema import AnyArray, BoolArray, Column, DataError, FloatArray
+
+INDEX_COLUMNS = ("episode_id", "step", "valid")
+
+
+class RowRange(NamedTuple):
+    """Rows of one row group, whole episodes.
+
+    Args:
+        source: The file.
+        group: Number of the row group in the file.
+        start: First row in the group.
+        stop: Row after the last.
+    """
+
+    source: SourceFile
+    group: int
+    start: int
+    stop: int
+
+    @property
+    def where(self) -> str:
+        """The place, for error texts."""
+        return f"{self.source.path}, row group {self.group}"
+
+
+class PackedBlock(NamedTuple):
+    """Rows of whole episodes as one float32 array.
+
+    Args:
+        rows: The requested columns side by side, (R, C) float32, C-contiguous.
+        valid: False on final rows, which hold only observations, (R,).
+        episode_ids: Episode of each row, as numbered in its file, (R,).
+        source: "file, row group k".
+    """
+
+    rows: FloatArray
+    valid: BoolArray
+    episode_ids: npt.NDArray[np.int64]
+    source: str
+
+
+def decode(
+    rows: RowRange, columns: Mapping[str, Column], names: Sequence[str], *, check: bool = True
+) -> tuple[dict[str, AnyArray], RowIndex]:
+    """Read columns of a row range.
+
+    Args:
+        rows: What to read.
+        columns: The contract's columns.
+        names: Which of them to return.
+        check: Whether to check the values as well; the episodes are always checked.
+
+    Returns:
+        The columns, (R, width) or (R,), and where each row belongs.
+
+    Raises:
+        DataError: The file changed or is damaged, or its rows break the contract.
+    """
+    wanted = list(dict.fromkeys([*INDEX_COLUMNS, *names]))
+    try:
+        with rows.source.filesystem.open_input_file(rows.source.path) as file:
+            parquet = pq.ParquetFile(file, pre_buffer=True)
+            table = parquet.read_row_group(rows.group, columns=wanted, use_threads=True)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(
+            f"{rows.where} cannot be read: {error}. The file is damaged or was replaced; copy or "
+            "write it again."
+        ) from error
+    if rows.stop > table.num_rows:
+        raise DataError(
+            f"{rows.where} has {table.num_rows} rows, but {rows.stop} when it was opened: the file "
+            "was replaced; open the dataset again."
+        )
+    table = table.slice(rows.start, rows.stop - rows.start)
+    values = {name: _to_numpy(table[name], columns[name], rows.where) for name in wanted}
+    index = RowIndex(values["episode_id"], values["step"], values["valid"])
+    check_episodes(index, rows.where)
+    selected = {name: values[name] for name in names}
+    if check:
+        check_values(columns, selected, index, rows.where)
+    return selected, index
+
+
+def _to_numpy(chunked: pa.ChunkedArray, column: Column, where: str) -> AnyArray:
+    array = chunked.combine_chunks()
+    if isinstance(array, pa.ChunkedArray):
+        array = pa.concat_arrays(array.chunks)
+    is_vector = pa.types.is_fixed_size_list(array.type)
+    flat = array.flatten() if is_vector else array
+    if array.null_count or flat.null_count:
+        row = np.flatnonzero(array.is_null().to_numpy(zero_copy_only=False))
+        at = f", row {row[0]}" if row.size else ""
+        agent = f", agent {column.agent.name}" if column.agent is not None else ""
+        raise DataError(
+            f"{where}{at}{agent}: column {column.name} holds nulls; fill them or leave the episode "
+            "out."
+        )
+    numbers: AnyArray = flat.to_numpy(zero_copy_only=False)
+    return numbers.reshape(len(array), column.width) if is_vector else numbers
+
+
+def pack(rows: RowRange, columns: Mapping[str, Column], names: Sequence[str]) -> PackedBlock:
+    """Read and check columns of a row range, and lay them side by side.
+
+    Booleans become 0 and 1, discrete actions one-hot (all zero on final rows).
+    """
+    values, index = decode(rows, columns, names)
+    num_rows = len(index.valid)
+    packed = np.zeros((num_rows, sum(columns[name].width for name in names)), np.float32)
+    offset = 0
+    for name in names:
+        width, array = columns[name].width, values[name]
+        if columns[name].kind == "action" and array.ndim == 1:
+            acting = np.flatnonzero(index.valid)
+            packed[acting, offset + array[acting]] = 1.0
+        else:
+            packed[:, offset : offset + width] = array.reshape(num_rows, width)
+        offset += width
+    return PackedBlock(packed, index.valid, index.episode_ids, rows.where)

@@ -1,1 +1,65 @@
-"""Offline multi-agent reinforcement learning for Ray RLlib with one-step mean-flow policies."""
+"""Offline multi-agent reinforcement learning for Ray RLlib with one-step mean-flow policies.
+
+    from rllib_om2p import Algorithm, OM2PConfig
+    algo = Algorithm.from_config(OM2PConfig().offline_data(input_="data/simple_spread-medium"))
+
+Names are imported on first use, so that `rllib_om2p.ops` or `rllib_om2p.data` alone start neither
+Ray nor torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rllib_om2p.algorithms import OM2P, OM2PConfig
+    from rllib_om2p.core.algorithm import Algorithm
+    from rllib_om2p.data.reader import OfflineDataset
+    from rllib_om2p.data.writer import DatasetWriter
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Algorithm": "rllib_om2p.core.algorithm",
+    "OM2P": "rllib_om2p.algorithms",
+    "OM2PConfig": "rllib_om2p.algorithms",
+    "OfflineDataset": "rllib_om2p.data.reader",
+    "DatasetWriter": "rllib_om2p.data.writer",
+}
+
+__all__ = [
+    "OM2P",
+    "Algorithm",
+    "DatasetWriter",
+    "OM2PConfig",
+    "OfflineDataset",
+    "__version__",
+    "register",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """Return the public names."""
+    return sorted(__all__)
+
+
+def register() -> None:
+    """Give Ray Tune the algorithms' names ("OM2P") and RLlib the environments' names.
+
+    `tune.Tuner(OM2P, ...)` needs no registration; `tune.Tuner("OM2P", ...)` does.
+    """
+    from ray.tune.registry import register_trainable
+
+    from rllib_om2p import algorithms, envs
+
+    for name, (algorithm, _) in algorithms.ALGORITHMS.items():
+        register_trainable(name, algorithm)
+    envs.register()

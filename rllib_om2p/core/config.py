@@ -1,0 +1,264 @@
+"""What all offline multi-agent algorithms have in common to configure.
+
+The dataset names the agents, their order, spaces and the team's return; the config repeats none of
+it. `validate` opens the dataset and fills RLlib's multi-agent settings from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import gymnasium as gym
+import numpy as np
+import torch
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
+from ray.rllib.policy.policy import PolicySpec
+from ray.rllib.utils.annotations import override
+
+from rllib_om2p import envs
+from rllib_om2p.core.learner import OfflineLearner
+from rllib_om2p.core.offline_data import OfflineMultiAgentData
+from rllib_om2p.data.reader import OfflineDataset
+from rllib_om2p.data.schema import DatasetSpec
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from rllib_om2p.core.agent_groups import AgentGroup, RowLayout
+    from rllib_om2p.core.phases import Networks, Phase
+
+Precision = Literal["float32", "bfloat16"]
+
+
+def agent_is_module(agent_id: str, *args: Any, **kwargs: Any) -> str:
+    """Map every agent to the RLModule of its own name."""
+    return agent_id
+
+
+class OfflineConfig(AlgorithmConfig):
+    """Base of the configs; see the algorithm's own config for its hyperparameters.
+
+    A subclass defines `build_networks` and `build_phases`, which are all that the learner knows of
+    an algorithm, and `get_default_rl_module_spec`.
+    """
+
+    def __init__(self, algo_class: type | None = None) -> None:
+        """Set the defaults that all algorithms share."""
+        super().__init__(algo_class=algo_class)
+        self._is_online = False
+        self.framework_str = "torch"
+        self.offline_data_class = OfflineMultiAgentData
+        self.input_ = ""
+        self.explore = False
+        # Modules act in the environment's own units; RLlib has nothing left to scale.
+        self.normalize_actions = False
+        self.clip_actions = False
+        self.train_batch_size = 256
+        self.lr = 3e-4
+        self.gamma = 0.99
+        self.tau = 0.005
+        self.grad_clip = None
+        self.num_updates_per_iteration = 1000
+        self.normalize_observations = True
+        self.standardize_rewards = True
+        self.bootstrap_at_truncation = True
+        self.table_memory_budget = None
+        self.table_draws_per_transition = 4.0
+        self.torch_compile = False
+        self.precision: Precision = "float32"
+        self._dataset_spec: tuple[Any, str] | None = None
+
+    @override(AlgorithmConfig)
+    def training(
+        self,
+        *,
+        tau: float | None = NotProvided,
+        num_updates_per_iteration: int | None = NotProvided,
+        torch_compile: bool | None = NotProvided,
+        precision: Precision | None = NotProvided,
+        **kwargs: Any,
+    ) -> Self:
+        """Set the training parameters that all algorithms share.
+
+        RLlib's own apply too: `lr` (a number, or a schedule [[update, value], ...] interpolated
+        between its points), `gamma`, `train_batch_size` (joint transitions per update over all
+        learners together, default 256) or `train_batch_size_per_learner`, and `grad_clip` (the
+        largest gradient norm of each agent's network on its own; None for no limit).
+
+        Args:
+            tau: Rate of target networks: target <- tau source + (1 - tau) target after every
+                update (OM2P section 4; default 0.005).
+            num_updates_per_iteration: Gradient updates per `Algorithm.train()` (default 1000).
+            torch_compile: Compile the losses (default False). The first iteration takes about a
+                minute longer.
+            precision: "float32" or "bfloat16" (products in bfloat16; weights, optimiser and losses
+                stay float32).
+            **kwargs: Passed to RLlib.
+        """
+        super().training(**kwargs)
+        self._assign(
+            tau=tau,
+            num_updates_per_iteration=num_updates_per_iteration,
+            torch_compile=torch_compile,
+            precision=precision,
+        )
+        return self
+
+    @override(AlgorithmConfig)
+    def offline_data(
+        self,
+        *,
+        input_: str | Sequence[str] | None = NotProvided,
+        normalize_observations: bool | None = NotProvided,
+        standardize_rewards: bool | None = NotProvided,
+        bootstrap_at_truncation: bool | None = NotProvided,
+        table_memory_budget: int | None = NotProvided,
+        table_draws_per_transition: float | None = NotProvided,
+        **kwargs: Any,
+    ) -> Self:
+        """Set what to train on.
+
+        Args:
+            input_: A dataset's directory, file, list of files, glob, or a URI that pyarrow or
+                fsspec reads (s3://, gs://, hf://).
+            normalize_observations: Centre and scale observations by the dataset's statistics
+                (default True). The constants are stored in the modules.
+            standardize_rewards: Centre and scale rewards by the dataset's statistics, per agent
+                and for the team (default True).
+            bootstrap_at_truncation: Whether a time limit lets the value go on (default True).
+                False treats it as the end, as the papers' code for MPE does.
+            table_memory_budget: Bytes that one learner's transitions may take on its device. A
+                larger shard passes through a rolling window of that size. None: no limit.
+            table_draws_per_transition: In the rolling window, how often each transition is drawn
+                on average while it is there (default 4).
+            **kwargs: Passed to RLlib.
+
+        Raises:
+            ValueError: A setting of RLlib's single-agent data path, which is not used here.
+        """
+        for name in ("prelearner_class", "input_read_method", "map_batches_kwargs"):
+            if kwargs.get(name) not in (None, NotProvided):
+                raise ValueError(
+                    f"offline_data({name}=...) belongs to RLlib's single-agent reader, which cannot "
+                    "read multi-agent episodes and is not used here; remove it."
+                )
+        if input_ is not NotProvided:
+            kwargs["input_"] = input_ if isinstance(input_, str) else [str(p) for p in input_]
+        super().offline_data(**kwargs)
+        self._assign(
+            normalize_observations=normalize_observations,
+            standardize_rewards=standardize_rewards,
+            bootstrap_at_truncation=bootstrap_at_truncation,
+            table_memory_budget=table_memory_budget,
+            table_draws_per_transition=table_draws_per_transition,
+        )
+        return self
+
+    @property
+    def dataset_spec(self) -> DatasetSpec:
+        """The dataset's description: agents, order, spaces, team return, environment."""
+        if self._dataset_spec is None or self._dataset_spec[0] != self.input_:
+            spec = OfflineDataset.open(self.input_).spec
+            object.__setattr__(self, "_dataset_spec", (self.input_, spec.to_json()))
+            return spec
+        return DatasetSpec.from_json(self._dataset_spec[1])
+
+    def learning_rate_at(self, num_updates: int) -> float:
+        """Return the learning rate after `num_updates` updates."""
+        if isinstance(self.lr, (int, float)):
+            return float(self.lr)
+        steps, values = zip(*self.lr, strict=True)
+        return float(np.interp(num_updates, steps, values))
+
+    @override(AlgorithmConfig)
+    def validate(self) -> None:
+        """Check the settings and fill RLlib's multi-agent settings from the dataset.
+
+        Raises:
+            ValueError: A setting has no meaning; the text says which and what to do.
+        """
+        if not self.input_ or self.input_ == "sampler":
+            raise ValueError(
+                "no dataset: set .offline_data(input_=...) to a path or URI of recorded episodes "
+                "(`rllib-om2p make-dataset mpe/simple_spread medium --out DIR` makes one)."
+            )
+        self._check_positive("num_updates_per_iteration", "train_batch_size", "tau")
+        self._check_one_of("precision", ("float32", "bfloat16"))
+        if self.num_learners and self.train_batch_size_per_learner * self.num_learners != (
+            self.total_train_batch_size
+        ):
+            raise ValueError(
+                f"train_batch_size={self.train_batch_size} does not divide by num_learners="
+                f"{self.num_learners}."
+            )
+        if not self._is_frozen:
+            self._fill_from_dataset()
+        super().validate()
+
+    def build_networks(
+        self, groups: Sequence[AgentGroup], generator: torch.Generator
+    ) -> Networks:
+        """Return the algorithm's networks, stacked over each group's agents."""
+        raise TypeError(f"{type(self).__name__} must define build_networks().")
+
+    def build_phases(self, networks: Networks, layout: RowLayout) -> list[Phase]:
+        """Return the algorithm's losses in the order in which they run in an update."""
+        raise TypeError(f"{type(self).__name__} must define build_phases().")
+
+    @override(AlgorithmConfig)
+    def get_default_learner_class(self) -> type[OfflineLearner]:
+        """Return the one learner of all algorithms."""
+        return OfflineLearner
+
+    def _assign(self, **settings: Any) -> None:
+        for name, value in settings.items():
+            if value is not NotProvided:
+                setattr(self, name, value)
+
+    def _check_positive(self, *names: str) -> None:
+        for name in names:
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}.")
+
+    def _check_one_of(self, name: str, allowed: Sequence[str]) -> None:
+        if getattr(self, name) not in allowed:
+            raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}.")
+
+    def _fill_from_dataset(self) -> None:
+        spec = self.dataset_spec
+        if any(agent.num_actions is not None for agent in spec.agents):
+            raise ValueError(
+                f"{self.input_!r} has discrete actions; this version trains on boxes only."
+            )
+        obs_spaces = {
+            agent.name: gym.spaces.Box(-np.inf, np.inf, (agent.obs_dim,), np.float32)
+            for agent in spec.agents
+        }
+        action_spaces = {
+            agent.name: gym.spaces.Box(
+                np.asarray(agent.action_low, np.float32), np.asarray(agent.action_high, np.float32)
+            )
+            for agent in spec.agents
+        }
+        self.observation_space = gym.spaces.Dict(obs_spaces)
+        self.action_space = gym.spaces.Dict(action_spaces)
+        self.multi_agent(
+            policies={
+                name: PolicySpec(
+                    observation_space=obs_spaces[name], action_space=action_spaces[name]
+                )
+                for name in spec.agent_ids
+            },
+            policy_mapping_fn=agent_is_module,
+        )
+        wants_env = bool(self.evaluation_interval or self.evaluation_num_env_runners)
+        if wants_env and self.env is None and spec.env is not None:
+            self.environment(spec.env, env_config=dict(spec.env_kwargs))
+        if isinstance(self.env, str) and self.env in envs.names():
+            envs.register()
+        if isinstance(self.evaluation_duration, int):
+            # RLlib averages over the last 100 episodes only, however many an evaluation runs.
+            self.metrics_num_episodes_for_smoothing = max(
+                self.metrics_num_episodes_for_smoothing, self.evaluation_duration
+            )

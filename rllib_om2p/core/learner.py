@@ -1,0 +1,382 @@
+"""The only inner loop: many minibatch updates of an algorithm's phases per Learner.update call.
+
+Knows phases, not what they compute. RLlib's own loop is replaced for three reasons (ray 2.60.0):
+target networks would move once per call instead of once per update (core/learner/learner.py:1166),
+a joint batch would lose its alignment between agents (utils/minibatch_utils.py:160), and each
+update would cost more than a millisecond besides the mathematics.
+
+With several learners each holds a shard of the episodes, draws its own noise and batch, and takes
+part in one flat all_reduce of the gradients per phase; parameters are broadcast at build and their
+checksums compared over the ranks after build and after restore.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from ray.rllib.core.learner.torch.torch_learner import TorchLearner
+from ray.rllib.utils.annotations import override
+from ray.rllib.utils.metrics import (
+    ALL_MODULES,
+    NUM_ENV_STEPS_TRAINED,
+    NUM_ENV_STEPS_TRAINED_LIFETIME,
+)
+from torch import Tensor
+
+from rllib_om2p.core.agent_groups import (
+    RowLayout,
+    fit_transform,
+    make_groups,
+    observation_constants,
+)
+from rllib_om2p.core.phases import Networks, Phase
+from rllib_om2p.core.rl_module import bind_to_stacks
+from rllib_om2p.core.table import Block, TransitionTable
+from rllib_om2p.data.reader import OfflineDataset
+from rllib_om2p.ops.bellman import polyak_update
+
+logger = logging.getLogger(__name__)
+
+TRAINING_STATE = "training_state"
+NUM_UPDATES = "num_updates"
+NUM_UPDATES_LIFETIME = "num_updates_lifetime"
+UPDATES_PER_SECOND = "updates_per_second"
+TEAM = "team"
+
+
+class DivergenceError(RuntimeError):
+    """A loss became NaN or infinite; names the update, the phase and the agent."""
+
+
+class OfflineLearner(TorchLearner):
+    """Trains an algorithm's stacked networks on this learner's shard of the dataset."""
+
+    # --- building -------------------------------------------------------------------------------
+
+    @override(TorchLearner)
+    def build(self) -> None:
+        """Read the shard, build networks and phases, and bind the modules to the stacks."""
+        super().build()
+        config = self.config
+        self._world_size = max(1, config.num_learners)
+        self._num_updates = 0
+        self._diverged: str | None = None
+        self._dataset = OfflineDataset.open(config.input_)
+        self._layout = RowLayout(self._dataset.spec, make_groups(self._dataset.spec))
+        self._transform = fit_transform(
+            self._layout,
+            self._dataset.statistics(),
+            normalize_observations=config.normalize_observations,
+            standardize_rewards=config.standardize_rewards,
+            bootstrap_at_truncation=config.bootstrap_at_truncation,
+        )
+        self._batch_size = config.train_batch_size_per_learner
+        self._table = self._build_table()
+        if self._table.num_transitions < self._batch_size:
+            raise ValueError(
+                f"train_batch_size_per_learner={self._batch_size} is larger than this learner's "
+                f"table of {self._table.num_transitions} transitions; lower train_batch_size or use "
+                "fewer learners."
+            )
+
+        # Every rank starts from the same weights and then draws its own batches and noise; RLlib
+        # seeds all ranks alike (core/learner/learner.py:242).
+        seed = 0 if config.seed is None else int(config.seed)
+        init_generator = torch.Generator().manual_seed(seed)
+        self._networks: Networks = config.build_networks(self._layout.groups, init_generator)
+        self._networks.to(self._device)
+        self._generator = torch.Generator(device=self._device)
+        self._generator.manual_seed(seed + 1 + self._learner_index)
+        self._bind_modules()
+        self._phases: list[Phase] = config.build_phases(self._networks, self._layout)
+        self._targets, self._sources = self._networks.target_pairs()
+        self._losses = {phase.name: self._prepared(phase) for phase in self._phases}
+        self._optimizers = {
+            phase.name: torch.optim.Adam(phase.parameters(), lr=self._learning_rate, fused=True)
+            for phase in self._phases
+        }
+        if self._world_size > 1:
+            for tensor in self._networks.state_dict().values():
+                dist.broadcast(tensor, src=0)
+        self._meet_ranks("build")
+
+    @override(TorchLearner)
+    def configure_optimizers(self) -> None:
+        """Register nothing with RLlib: the phases own their optimisers."""
+
+    @override(TorchLearner)
+    def _make_modules_ddp_if_necessary(self) -> None:
+        # DDP would wrap each agent's view and synchronise none of them, since the loop never calls
+        # their forward_train (core/learner/torch/torch_learner.py:525).
+        return
+
+    @override(TorchLearner)
+    def compute_loss_for_module(self, **kwargs: Any) -> Any:
+        """Refuse: RLlib's per-module loop is not used, the losses are those of the phases."""
+        raise TypeError("OfflineLearner trains by phases; see OfflineConfig.build_phases.")
+
+    def _build_table(self) -> TransitionTable:
+        dataset, config = self._dataset, self.config
+        shard = {"rank": self._learner_index, "num_shards": self._world_size}
+        seed = 0 if config.seed is None else int(config.seed)
+
+        def read_epoch(epoch: int) -> Iterator[Block]:
+            blocks = dataset.blocks(self._layout.columns, shuffle_seed=seed + epoch, **shard)
+            for packed in blocks:
+                yield Block(self._transform(packed.rows), packed.valid)
+
+        block_rows = dataset.block_rows(**shard)
+        return TransitionTable(
+            read_epoch,
+            num_blocks=len(block_rows),
+            max_block_rows=max(block_rows),
+            num_rows=sum(block_rows),
+            width=self._layout.width,
+            obs_width=self._layout.obs_width,
+            device=self._device,
+            memory_budget=config.table_memory_budget,
+            draws_per_transition=config.table_draws_per_transition,
+        )
+
+    def _bind_modules(self) -> None:
+        for group_index, (group, stacks) in enumerate(
+            zip(self._layout.groups, self._networks.policy_stacks(), strict=True)
+        ):
+            mean, std = observation_constants(self._transform, group_index)
+            for index, agent_id in enumerate(group.agent_ids):
+                module = self.module[agent_id].unwrapped()
+                bind_to_stacks(module, stacks, index)
+                module.obs_mean.copy_(mean[index])
+                module.obs_std.copy_(std[index])
+
+    def _prepared(self, phase: Phase) -> Any:
+        loss = phase.loss
+        if self.config.torch_compile:
+            loss = torch.compile(loss, dynamic=False)
+        if self.config.precision == "bfloat16":
+            loss = torch.autocast(self._device.type, dtype=torch.bfloat16)(loss)
+        return loss
+
+    # --- training -------------------------------------------------------------------------------
+
+    @property
+    def _learning_rate(self) -> float:
+        return float(self.config.learning_rate_at(self._num_updates))
+
+    @override(TorchLearner)
+    def update(self, *, num_updates: int, **kwargs: Any) -> dict[str, Any]:
+        """Run `num_updates` updates and return the reduced metrics.
+
+        Args:
+            num_updates: Gradient updates of every phase (of those that are due).
+            **kwargs: Ignored; RLlib passes settings of its own data path.
+
+        Raises:
+            DivergenceError: A loss was not finite in one of the updates.
+        """
+        self._check_is_built()
+        if self._diverged:
+            raise DivergenceError(self._diverged)
+        start, first_update = time.perf_counter(), self._num_updates
+        history: dict[str, list[tuple[Tensor, dict[str, Tensor]]]] = {
+            phase.name: [] for phase in self._phases
+        }
+        for _ in range(num_updates):
+            batch = self._layout.view(*self._table.sample(self._batch_size, self._generator))
+            for phase in self._phases:
+                if self._num_updates % phase.period == 0:
+                    history[phase.name].append(self._run(phase, batch))
+            if self._targets:
+                polyak_update(self._targets, self._sources, self.config.tau)
+            self._num_updates += 1
+        self._weights_seq_no += num_updates
+        self._meet_ranks("update")
+        self._check_finite(history, first_update)
+        self._log(history, num_updates, time.perf_counter() - start)
+        return self.metrics.reduce()
+
+    def _run(self, phase: Phase, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        draws = phase.draw(batch, self._generator)
+        losses, metrics = self._losses[phase.name](batch, draws)
+        parameters = phase.parameters()
+        gradients = list(torch.autograd.grad(losses.sum(), parameters))
+        if self._world_size > 1:
+            gradients = self._mean_over_ranks(gradients)
+        if self.config.grad_clip is not None:
+            start = 0
+            for stack in phase.trained:
+                end = start + len(list(stack.parameters()))
+                clip_per_network(gradients[start:end], float(self.config.grad_clip))
+                start = end
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        optimizer = self._optimizers[phase.name]
+        for group in optimizer.param_groups:
+            group["lr"] = self._learning_rate
+        optimizer.step()
+        return losses.detach(), metrics
+
+    def _mean_over_ranks(self, gradients: list[Tensor]) -> list[Tensor]:
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        dist.all_reduce(flat)
+        flat /= self._world_size
+        parts = flat.split([gradient.numel() for gradient in gradients])
+        return [p.view_as(g) for p, g in zip(parts, gradients, strict=True)]
+
+    def _check_finite(self, history: dict[str, Any], first_update: int) -> None:
+        found = []
+        for order, phase in enumerate(self._phases):
+            if not history[phase.name]:
+                continue
+            losses = torch.stack([losses for losses, _ in history[phase.name]])
+            bad = (~torch.isfinite(losses)).reshape(len(losses), -1).nonzero()
+            if len(bad):
+                row, agent = bad[0].tolist()
+                first = -(-first_update // phase.period) * phase.period
+                name = TEAM if losses.ndim == 1 else self._agent_ids[agent]
+                found.append((first + row * phase.period, order, phase.name, name))
+        if not found:
+            return
+        update, _, phase_name, agent_id = min(found)
+        who = "the team" if agent_id == TEAM else f"agent {agent_id!r}"
+        self._diverged = (
+            f"the {phase_name} loss of {who} became non-finite at update {update}. Training has "
+            "stopped and these weights will not be saved; the last checkpoint is intact. Lower "
+            "eta or lr, set grad_clip, or check the dataset with `rllib-om2p audit`."
+        )
+        raise DivergenceError(self._diverged)
+
+    @property
+    def _agent_ids(self) -> list[str]:
+        return [name for group in self._layout.groups for name in group.agent_ids]
+
+    def _log(self, history: dict[str, Any], num_updates: int, seconds: float) -> None:
+        for phase in self._phases:
+            if not history[phase.name]:
+                continue
+            values = {
+                f"{phase.name}_loss": torch.stack([losses for losses, _ in history[phase.name]])
+            }
+            for key in history[phase.name][0][1]:
+                values[key] = torch.stack([metrics[key] for _, metrics in history[phase.name]])
+            for key, value in values.items():
+                # One read of the device per metric and call, not per update.
+                means = value.float().mean(0).reshape(-1).tolist()
+                names = [ALL_MODULES] if value.ndim == 1 else self._agent_ids
+                for name, mean in zip(names, means, strict=True):
+                    self.metrics.log_value((name, key), mean, window=1)
+        steps = num_updates * self._batch_size
+        self.metrics.log_value((ALL_MODULES, NUM_ENV_STEPS_TRAINED), steps, reduce="sum")
+        self.metrics.log_value(
+            (ALL_MODULES, NUM_ENV_STEPS_TRAINED_LIFETIME), steps, reduce="lifetime_sum"
+        )
+        self.metrics.log_value((ALL_MODULES, NUM_UPDATES_LIFETIME), self._num_updates, reduce="max")
+        self.metrics.log_value(
+            (ALL_MODULES, UPDATES_PER_SECOND), num_updates / seconds, reduce="min", window=1
+        )
+        self.metrics.log_value((ALL_MODULES, "learning_rate"), self._learning_rate, window=1)
+
+    # --- state ----------------------------------------------------------------------------------
+
+    @override(TorchLearner)
+    def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> Any:
+        """Return RLlib's state and what resuming bit-identically needs besides the modules."""
+        if self._diverged:
+            raise DivergenceError(self._diverged)
+        state = super().get_state(components, not_components=not_components, **kwargs)
+        if self._check_component(TRAINING_STATE, components, not_components):
+            state[TRAINING_STATE] = {
+                "networks": self._networks.state_dict(),
+                "optimizers": {n: o.state_dict() for n, o in self._optimizers.items()},
+                "ranks": self._rank_states,
+                "num_updates": self._num_updates,
+                "agent_ids": self._agent_ids,
+                "dataset_id": self._dataset.spec.dataset_id,
+                "dataset_fingerprint": self._dataset.fingerprint,
+            }
+        return state
+
+    @override(TorchLearner)
+    def set_state(self, state: Any) -> None:
+        """Restore everything; the next updates are those that the saved run would have made."""
+        training = state.get(TRAINING_STATE)
+        if training is not None:
+            self._refuse_other_dataset(training)
+        # RLlib skips weights that are not newer than its own (core/learner/learner.py:1302): going
+        # back to an earlier checkpoint would silently keep the later weights.
+        self._weights_seq_no = -1
+        super().set_state(state)
+        if training is None:
+            return
+        self._diverged = None
+        self._networks.load_state_dict(training["networks"])
+        for name, optimizer_state in training["optimizers"].items():
+            self._optimizers[name].load_state_dict(optimizer_state)
+        self._num_updates = int(training["num_updates"])
+        ranks = training["ranks"]
+        if len(ranks) == self._world_size:
+            self._generator.set_state(ranks[self._learner_index]["generator"])
+            self._table.set_state(ranks[self._learner_index]["table"])
+        else:
+            logger.warning(
+                "the checkpoint was made with %d learners and is restored with %d: weights and "
+                "optimisers continue, batches and noise start a new sequence.",
+                len(ranks),
+                self._world_size,
+            )
+        self._meet_ranks("restore")
+
+    @override(TorchLearner)
+    def shutdown(self) -> None:
+        """Stop reading ahead."""
+        if hasattr(self, "_table"):
+            self._table.close()
+        super().shutdown()
+
+    def _refuse_other_dataset(self, training: dict[str, Any]) -> None:
+        if training["dataset_fingerprint"] == self._dataset.fingerprint:
+            return
+        raise ValueError(
+            f"the checkpoint was trained on dataset {training['dataset_id']!r} (fingerprint "
+            f"{training['dataset_fingerprint'][:12]}), but {self.config.input_!r} holds "
+            f"{self._dataset.spec.dataset_id!r} ({self._dataset.fingerprint[:12]}). Point "
+            "offline_data(input_=...) to the original dataset to resume; to fine-tune on another "
+            "one, restore the component learner_group/learner/rl_module alone."
+        )
+
+    def _meet_ranks(self, when: str) -> None:
+        """Check that all ranks hold the same parameters, and learn each rank's own state.
+
+        A checkpoint is taken from one rank alone, which cannot ask the others then.
+        """
+        own = {"generator": self._generator.get_state(), "table": self._table.get_state()}
+        if self._world_size == 1:
+            self._rank_states = [own]
+            return
+        own["checksums"] = [t.double().sum().item() for t in self._networks.state_dict().values()]
+        self._rank_states = [{} for _ in range(self._world_size)]
+        dist.all_gather_object(self._rank_states, own)
+        for rank, other in enumerate(self._rank_states):
+            if other["checksums"] != own["checksums"]:
+                raise RuntimeError(
+                    f"learner {rank} and learner {self._learner_index} hold different parameters "
+                    f"after {when}."
+                )
+
+
+def clip_per_network(gradients: list[Tensor], max_norm: float) -> None:
+    """Scale one stack's gradients in place so that no network of it has a norm above `max_norm`.
+
+    The leading axis of every gradient is over networks (agents, or critics times agents); each
+    network is clipped on its own, as if it were trained alone.
+    """
+    squares = torch.stack([gradient.square().flatten(1).sum(1) for gradient in gradients])
+    norm = squares.sum(0).sqrt()
+    scale = (max_norm / (norm + torch.finfo(norm.dtype).tiny)).clamp(max=1.0)
+    for gradient in gradients:
+        gradient.mul_(scale.view(-1, *[1] * (gradient.ndim - 1)))

@@ -1,0 +1,1 @@
+"""Tuned settings, one folder per algorithm, and the script that compares them."""

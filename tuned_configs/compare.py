@@ -1,0 +1,167 @@
+"""Trains methods on datasets over seeds and writes one JSON per run; renders RESULTS.md.
+
+    python -m tuned_configs.compare train --data DIR --seeds 0 1 2   # resumable; skips what is done
+    python -m tuned_configs.compare render
+
+DIR holds one dataset per quality, as `rllib-om2p make-dataset` writes them. Each run is a process
+of its own on one core. Scores are those of the last update, over the same start states for
+every method and seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+FIRST_SEED = 1_000_000  # start states of the scores; disjoint from those of the learning curves
+CURVE_SEED = 2_000_000
+
+
+def run_one(arguments: argparse.Namespace) -> None:
+    """Train one cell through RLlib and write its JSON."""
+    import ray
+    import torch
+
+    from rllib_om2p.core.acting import JointPolicy
+    from rllib_om2p.envs.rollout import evaluate_policy
+    from rllib_om2p.evaluation.provenance import provenance
+    from tuned_configs.om2p.mpe import METHODS
+
+    torch.set_num_threads(1)
+    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+    config = METHODS[arguments.method](arguments.quality)
+    overrides = json.loads(arguments.overrides)
+    config.training(**overrides)
+    config.offline_data(input_=str(Path(arguments.data) / arguments.quality))
+    config.debugging(seed=arguments.seed)
+    algo = config.build_algo()
+    spec = algo.config.dataset_spec
+    modules = {agent: algo.get_module(agent) for agent in spec.agent_ids}
+
+    def score(num_episodes: int, first_seed: int) -> list[float]:
+        policy = JointPolicy(modules, seed=first_seed)
+        seeds = range(first_seed, first_seed + num_episodes)
+        return [float(r) for r in evaluate_policy(spec.env, policy.stacked, seeds)]
+
+    curve, metrics, train_seconds = [], [], 0.0
+    for iteration in range(arguments.updates // config.num_updates_per_iteration):
+        start = time.perf_counter()
+        result = algo.train()
+        train_seconds += time.perf_counter() - start
+        returns = score(arguments.curve_episodes, CURVE_SEED)
+        curve.append(
+            [(iteration + 1) * config.num_updates_per_iteration, sum(returns) / len(returns)]
+        )
+        learners = result["learners"]
+        metrics.append(
+            {
+                key: sum(float(learners[a][key]) for a in spec.agent_ids) / len(spec.agent_ids)
+                for key in ("actor_loss", "bc_loss", "q_policy", "critic_loss", "q")
+                if key in learners[spec.agent_ids[0]]
+            }
+        )
+    returns = score(arguments.episodes, FIRST_SEED)
+    record = {
+        "method": arguments.method,
+        "quality": arguments.quality,
+        "env": spec.env,
+        "dataset_id": spec.dataset_id,
+        "dataset_return": algo.offline_data.dataset.statistics().team_return.mean,
+        "references": spec.references,
+        "seed": arguments.seed,
+        "updates": arguments.updates,
+        "overrides": overrides,
+        "hyperparameters": {
+            name: getattr(config, name)
+            for name in ("eta", "critic", "normalize_q", "lr", "gamma", "tau", "actor_hidden",
+                         "critic_hidden", "derivative", "grad_clip", "train_batch_size")
+        },
+        "returns": returns,
+        "curve": curve,
+        "metrics": metrics,
+        "updates_per_second": arguments.updates / train_seconds,
+        "provenance": provenance(),
+    }  # fmt: skip
+    algo.stop()
+    target = Path(arguments.out)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_suffix(".part")
+    partial.write_text(json.dumps(record, indent=1) + "\n")
+    partial.rename(target)
+
+
+def train(arguments: argparse.Namespace) -> int:
+    """Run all cells that have no result yet, one process per core; return the failures."""
+    cells = list(itertools.product(arguments.seeds, arguments.qualities, arguments.methods))
+    environment = dict(os.environ, OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
+
+    def start(cell: tuple[int, str, str]) -> bool:
+        seed, quality, method = cell
+        out = Path(arguments.out) / f"simple_spread-{quality}-{method}-{seed}.json"
+        if out.exists():
+            return True
+        command = [sys.executable, "-m", "tuned_configs.compare", "one", "--data", arguments.data]
+        command += ["--quality", quality, "--method", method, "--seed", str(seed)]
+        command += ["--updates", str(arguments.updates), "--episodes", str(arguments.episodes)]
+        command += ["--out", str(out), "--overrides", arguments.overrides]
+        begin = time.perf_counter()
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        seconds = time.perf_counter() - begin
+        if done.returncode:
+            print(f"{out.stem}: failed after {seconds:.0f} s\n{done.stderr[-3000:]}", flush=True)
+            return False
+        returns = json.loads(out.read_text())["returns"]
+        print(f"{out.stem}: {sum(returns) / len(returns):.1f} ({seconds:.0f} s)", flush=True)
+        return True
+
+    with ThreadPoolExecutor(arguments.workers) as pool:
+        return sum(not ok for ok in pool.map(start, cells))
+
+
+def main() -> int:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("one", "train"):
+        command = commands.add_parser(name)
+        command.add_argument("--data", required=True)
+        command.add_argument("--updates", type=int, default=10_000)
+        command.add_argument("--episodes", type=int, default=500)
+        command.add_argument("--curve-episodes", type=int, default=100)
+        command.add_argument("--overrides", default="{}", help="JSON for .training(...)")
+    one, many = commands.choices["one"], commands.choices["train"]
+    one.add_argument("--quality", required=True)
+    one.add_argument("--method", required=True)
+    one.add_argument("--seed", type=int, required=True)
+    one.add_argument("--out", required=True)
+    many.add_argument("--qualities", nargs="+", default=None)
+    many.add_argument("--methods", nargs="+", default=["bc", "om2p", "om2p-vdn"])
+    many.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    many.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    many.add_argument("--out", default=str(RESULTS))
+    commands.add_parser("render")
+    arguments = parser.parse_args()
+    if arguments.command == "one":
+        run_one(arguments)
+        return 0
+    if arguments.command == "train":
+        if arguments.qualities is None:
+            arguments.qualities = sorted(p.parent.name for p in Path(arguments.data).glob("*/dataset_card.json"))
+        return train(arguments)
+    from tuned_configs.render import render
+
+    render(RESULTS)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

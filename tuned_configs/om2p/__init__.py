@@ -1,0 +1,1 @@
+"""OM2P's tuned settings, one module per suite."""

@@ -36,7 +36,7 @@ check: $(READY)
 	@echo "== mypy"
 	@$(PY) -m mypy
 	@echo "== import layers"
-	@$(PY) -c 'from importlinter.cli import lint_imports; raise SystemExit(lint_imports())'
+	@$(PY) -c 'from importlinter.cli import lint_imports; raise SystemExit(lint_imports(no_logo=True))'
 
 format: $(READY)
 	@$(PY) -m ruff check --fix --quiet . ; $(PY) -m ruff format .

@@ -9,6 +9,8 @@ Ray 2.60 would print a call for a bug report for every error inside a read task
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -103,8 +105,27 @@ def iter_blocks(
         override_num_blocks=len(ranges),
     )
     _configure(dataset.context)
-    for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1):
-        yield _from_table(table, ranges)
+    with _quiet():
+        batches = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
+        for table in batches:
+            yield _from_table(table, ranges)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Drop Ray Data's line per finished execution; a rolling window would print it all day."""
+    levels = {
+        logging.getLogger("ray.data._internal.execution.streaming_executor"): logging.WARNING,
+        logging.getLogger("ray.data._internal.progress"): logging.ERROR,
+    }
+    before = {logger: logger.level for logger in levels}
+    for logger, level in levels.items():
+        logger.setLevel(level)
+    try:
+        yield
+    finally:
+        for logger, level in before.items():
+            logger.setLevel(level)
 
 
 def _configure(context: Any) -> None:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from rllib_om2p.data.checks import episode_starts
+from rllib_om2p.data.checks import RowIndex, episode_starts
 from rllib_om2p.data.decode import PackedBlock, RowRange, decode, pack
 from rllib_om2p.data.files import OpenFile, find, in_threads, open_files
 from rllib_om2p.data.schema import (
@@ -218,11 +218,24 @@ class OfflineDataset:
         if self._statistics is None:
             accumulator = StatisticsAccumulator(self.spec)
             names = accumulator.columns(self.spec)
-            for rows in self._index.ranges:
-                values, index = decode(rows, self._columns, names)
+            for values, index in self.row_groups(names):
                 accumulator.add(values, index.valid)
             self._statistics = accumulator.result()
         return self._statistics
+
+    def row_groups(self, columns: Sequence[str]) -> Iterator[tuple[dict[str, AnyArray], RowIndex]]:
+        """Read columns row group by row group as they are stored, checked, in this process.
+
+        Args:
+            columns: Column names of the contract.
+
+        Yields:
+            The columns by name, (R, width) or (R,), and where each row belongs.
+        """
+        for name in columns:
+            self._column(name)
+        for rows in self._index.ranges:
+            yield decode(rows, self._columns, columns)
 
     def episodes(self, columns: Sequence[str] | None = None) -> Iterator[Episode]:
         """Read whole episodes, in order, with every value as it was written.
@@ -231,10 +244,7 @@ class OfflineDataset:
             columns: Read only these columns of the contract; fields without a column stay empty.
         """
         names = list(columns) if columns is not None else list(self._columns)
-        for name in names:
-            self._column(name)
-        for rows in self._index.ranges:
-            values, index = decode(rows, self._columns, names)
+        for values, index in self.row_groups(names):
             bounds = [*episode_starts(index.episode_ids), len(index.episode_ids)]
             for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
                 cut = {name: array[start:stop] for name, array in values.items()}

@@ -1,0 +1,144 @@
+"""The audit: what it finds in data made to hold it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from rllib_om2p.data.audit import audit
+from rllib_om2p.data.reader import OfflineDataset
+from rllib_om2p.data.schema import AgentSpec, DatasetSpec, Episode
+
+SPEC = DatasetSpec(
+    "test/audit",
+    (AgentSpec.box("a", 2, 1),),
+    time_limit=4,
+    references={"random": 0.0, "expert": 8.0, "source": "made up"},
+)
+
+
+def episode(seed, *, length=4, truncated=True, terminated=False, actions=None):
+    rng = np.random.default_rng(seed)
+    terminateds = np.zeros(length, bool)
+    terminateds[-1] = terminated
+    obs = rng.normal(size=(length + 1, 2)).astype(np.float32)
+    obs[:, 1] = 3.0
+    acted = rng.uniform(-0.9, 0.9, (length, 1)) if actions is None else np.array(actions)[:, None]
+    return Episode(
+        obs={"a": obs},
+        actions={"a": acted.astype(np.float32)},
+        rewards={"a": np.ones(length, np.float32)},
+        terminateds={"a": terminateds},
+        truncated=truncated,
+    )
+
+
+@pytest.fixture
+def run(write):
+    def run(episodes, spec=SPEC):
+        return audit(OfflineDataset.open(str(write(spec, episodes))))
+
+    return run
+
+
+def test_endings_are_counted(run):
+    found = run(
+        [
+            episode(0),
+            episode(1, truncated=False, terminated=True),
+            episode(2, truncated=False, terminated=True),
+            episode(3, terminated=True),
+            episode(4, truncated=False),
+            episode(5, truncated=False, length=2),
+        ]
+    )
+    assert dataclasses.astuple(found.endings) == (2, 1, 1, 2, 1)
+    assert "2 episodes end without terminated or truncated." in found.notices
+
+
+def test_never_terminated_and_never_truncated_are_noticed(run):
+    assert any(n.startswith("terminated is never true") for n in run([episode(0)]).notices)
+
+
+def test_never_truncated_is_noticed(run):
+    found = run([episode(0, truncated=False, terminated=True)])
+    assert any(notice.startswith("truncated is never true") for notice in found.notices)
+    assert not any(notice.startswith("terminated is never true") for notice in found.notices)
+
+
+def test_a_time_limit_without_truncation_is_noticed(run):
+    found = run([episode(0), episode(1, truncated=False)])
+    assert "1 episodes reach the time limit of 4 steps without truncated." in found.notices
+
+
+def test_duplicate_episodes_are_found_by_content(run):
+    twin = episode(0)
+    almost = episode(0)
+    almost.obs["a"][2, 0] += 1e-6
+    found = run([twin, episode(1), twin, almost, twin])
+    assert found.duplicate_episodes == [[0, 2, 4]]
+    assert any("2 episodes repeat another one" in notice for notice in found.notices)
+
+
+def test_steps_in_another_order_are_no_duplicate(run):
+    one = episode(0)
+    turned = dataclasses.replace(
+        one, obs={"a": one.obs["a"][::-1].copy()}, actions={"a": one.actions["a"][::-1].copy()}
+    )
+    assert run([one, turned]).duplicate_episodes == []
+
+
+def test_coverage_counts_unique_joint_rows(run):
+    one = episode(0)
+    other_actions = dataclasses.replace(one, actions={"a": one.actions["a"] / 2})
+    found = run([one, other_actions, one, episode(1)])
+    assert found.coverage.unique_obs == 8 / 16
+    assert found.coverage.unique_obs_actions == 12 / 16
+
+
+def test_saturation_counts_actions_at_the_ends_of_the_box(run):
+    found = run([episode(0, actions=[-1.0, 1.0, 1.0, 0.5])])
+    used = found.actions["a"]
+    assert (used.at_low[0], used.at_high[0]) == (0.25, 0.5)
+    assert (used.moments.min[0], used.moments.max[0]) == (-1.0, 1.0)
+    assert used.moments.mean[0] == pytest.approx(0.375)
+
+
+def test_constant_features_are_named(run):
+    found = run([episode(0), episode(1)])
+    assert found.constant_features == {"a": [1]}
+    assert "1 features of a never change." in found.notices
+
+
+def test_discrete_actions_report_their_frequencies(run, make_episode):
+    spec = DatasetSpec("test/discrete", (AgentSpec.discrete("a", 2, 3),))
+    made = make_episode(spec, 4)
+    made.actions["a"][:] = [0, 2, 2, 2]
+    used = run([made], spec).actions["a"]
+    assert used.at_high.tolist() == [0.25, 0.0, 0.75]
+
+
+def test_report_shows_returns_raw_and_normalised(run):
+    text = run([episode(0), episode(1, length=2)]).to_markdown()
+    assert "| team | 3 | 1 | 2 |" in text
+    assert "Normalised mean (random = 0, expert = 100): 37.5." in text
+    assert "Every" not in text
+
+
+def test_report_is_saved_as_markdown_and_json(run, tmp_path):
+    found = run([episode(0), episode(0)])
+    markdown, data = found.save(tmp_path / "report")
+    assert markdown.read_text() == found.to_markdown()
+    values = json.loads(data.read_text())
+    assert values["duplicate_episodes"] == [[0, 1]]
+    assert values["fingerprint"] == found.fingerprint
+    assert values["statistics"]["num_transitions"] == 8
+
+
+def test_audit_of_every_optional_column_runs(run, rich_spec, make_episode):
+    found = run([make_episode(rich_spec, 5, seed) for seed in range(3)], rich_spec)
+    assert found.coverage.unique_obs == 1.0
+    assert "flyer" in found.to_markdown()

@@ -32,7 +32,7 @@ test: check
 check: $(READY)
 	@echo "== ruff"
 	@$(PY) -m ruff check --quiet .
-	@$(PY) -m ruff format --check --quiet . || { echo "Run make format."; exit 1; }
+	@$(PY) -m ruff format --check . || { echo "Run make format."; exit 1; }
 	@echo "== mypy"
 	@$(PY) -m mypy
 	@echo "== import layers"

@@ -185,8 +185,9 @@ class OfflineConfig(AlgorithmConfig):
             )
         self._check_positive("num_updates_per_iteration", "train_batch_size", "tau")
         self._check_one_of("precision", ("float32", "bfloat16"))
-        if self.num_learners and self.train_batch_size_per_learner * self.num_learners != (
-            self.total_train_batch_size
+        if (
+            self._train_batch_size_per_learner is None
+            and self.train_batch_size % max(1, self.num_learners)
         ):
             raise ValueError(
                 f"train_batch_size={self.train_batch_size} does not divide by num_learners="

@@ -1,0 +1,235 @@
+"""OM2P's losses against a per-agent loop written independently, and against hand numbers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from rllib_om2p.algorithms.om2p.losses import ActorDraws, ActorLoss, CriticLoss
+from rllib_om2p.algorithms.om2p.networks import OM2PNetworks
+from rllib_om2p.core.agent_groups import AgentGroup, GroupBatch, JointBatch
+from rllib_om2p.data.schema import AgentSpec
+from rllib_om2p.ops.times import time_table
+
+SHAPES = ((3, 5, 2), (2, 4, 1))  # two groups: agents, obs, actions
+BATCH = 16
+GAMMA, ETA = 0.9, 0.7
+
+
+def make_networks(seed: int = 0, **kwargs: object) -> OM2PNetworks:
+    groups = []
+    for size, obs_dim, action_dim in SHAPES:
+        box = ((-1.0,) * action_dim, (1.0,) * action_dim)
+        agents = tuple(AgentSpec(f"a{obs_dim}{i}", obs_dim, action_dim, *box) for i in range(size))
+        groups.append(AgentGroup(agents, tuple(range(size))))
+    settings = {
+        "actor_hidden": (16, 16),
+        "critic_hidden": (16, 16),
+        "num_critics": 2,
+        "actor_layer_norm": True,
+        "critic_layer_norm": True,
+        "sampling_steps": 1,
+        "with_critics": True,
+        "export_critics": False,
+    }
+    networks = OM2PNetworks(
+        groups, generator=torch.Generator().manual_seed(seed), **settings | kwargs
+    )
+    # Targets that differ from the critics, so that a mix-up shows.
+    with torch.no_grad():
+        for parameter in networks.target_critics.parameters():
+            parameter.add_(0.05)
+    return networks
+
+
+def make_batch(seed: int = 1) -> JointBatch:
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator)
+
+    groups = tuple(
+        GroupBatch(
+            obs=normal(size, BATCH, obs_dim),
+            actions=normal(size, BATCH, action_dim).clamp(-1, 1),
+            next_obs=normal(size, BATCH, obs_dim),
+            rewards=normal(size, BATCH),
+            terminateds=(normal(size, BATCH) > 0.8).float(),
+        )
+        for size, obs_dim, action_dim in SHAPES
+    )
+    return JointBatch(groups, normal(BATCH), (normal(BATCH) > 0.8).float())
+
+
+def make_actor_loss(networks: OM2PNetworks, **kwargs: object) -> ActorLoss:
+    settings = {
+        "eta": ETA,
+        "bc_weight": 1.0,
+        "normalize_q": False,
+        "critic": "own",
+        "derivative": "tangent",
+        "step": 3e-3,
+        "time_table": time_table((0.0, 0.0, 0.0, 0.0)),
+        "instant_fraction": 0.0,
+    }
+    return ActorLoss(networks, **settings | kwargs)
+
+
+class Plain(nn.Module):
+    """One agent's MLP of torch.nn parts, with the weights of one slice of a stack."""
+
+    def __init__(self, stack: nn.Module, index: int) -> None:
+        super().__init__()
+        self.weights = [w[index] for w in stack.weights]
+        self.biases = [b[index, 0] for b in stack.biases]
+        self.norms = [(s[index, 0], h[index, 0]) for s, h in zip(stack.scales, stack.shifts)]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for weight, bias, (scale, shift) in zip(self.weights, self.biases, self.norms):
+            x = functional.gelu(x @ weight + bias, approximate="tanh")
+            x = functional.layer_norm(x, x.shape[-1:], scale, shift)
+        return x @ self.weights[-1] + self.biases[-1]
+
+
+def action_of(actor: Plain, obs: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    zero, one = torch.zeros(len(obs), 1), torch.ones(len(obs), 1)
+    return (noise + actor(torch.cat([obs, noise, zero, one], -1))).clamp(-1, 1)
+
+
+def plain_critic(ensemble: nn.Module, agent: int, obs: torch.Tensor, actions: torch.Tensor):
+    return torch.stack(
+        [
+            Plain(ensemble.mlp, k * ensemble.num_agents + agent)(torch.cat([obs, actions], -1))[
+                :, 0
+            ]
+            for k in range(ensemble.num_critics)
+        ]
+    )
+
+
+def test_critic_loss_equals_a_per_agent_loop():
+    networks, batch = make_networks(), make_batch()
+    loss = CriticLoss(networks, GAMMA, "min", "own")
+    draws = loss.draw(batch, torch.Generator().manual_seed(3))
+    losses, metrics = loss(batch, draws)
+    expected = []
+    for g, (size, _, _) in enumerate(SHAPES):
+        part = batch.groups[g]
+        for i in range(size):
+            actor = Plain(networks.actors[g].mlp, i)
+            next_action = action_of(actor, part.next_obs[i], draws[g][i])
+            next_q = plain_critic(networks.target_critics[g], i, part.next_obs[i], next_action)
+            alive = 1 - part.terminateds[i]
+            target = (part.rewards[i] + GAMMA * alive * next_q.min(0).values).detach()
+            q = plain_critic(networks.critics[g], i, part.obs[i], part.actions[i])
+            expected.append(((q - target) ** 2).mean())
+    torch.testing.assert_close(losses, torch.stack(expected), rtol=1e-5, atol=1e-5)
+    assert metrics["q"].shape == (5,)
+
+
+def test_vdn_critic_loss_sums_agents_of_all_groups_and_uses_the_team_reward():
+    networks, batch = make_networks(), make_batch()
+    loss = CriticLoss(networks, GAMMA, "mean", "vdn")
+    draws = loss.draw(batch, torch.Generator().manual_seed(3))
+    value, _ = loss(batch, draws)
+    team_q, team_next = 0.0, 0.0
+    for g, (size, _, _) in enumerate(SHAPES):
+        part = batch.groups[g]
+        for i in range(size):
+            actor = Plain(networks.actors[g].mlp, i)
+            next_action = action_of(actor, part.next_obs[i], draws[g][i])
+            team_next = team_next + plain_critic(
+                networks.target_critics[g], i, part.next_obs[i], next_action
+            )
+            team_q = team_q + plain_critic(networks.critics[g], i, part.obs[i], part.actions[i])
+    target = batch.team_rewards + GAMMA * (1 - batch.team_terminateds) * team_next.mean(0)
+    torch.testing.assert_close(value, ((team_q - target.detach()) ** 2).mean())
+
+
+@pytest.mark.parametrize("normalize_q", [False, True])
+def test_actor_loss_and_gradient_equal_a_per_agent_loop(normalize_q):
+    networks, batch = make_networks(), make_batch()
+    loss = make_actor_loss(networks, normalize_q=normalize_q)
+    draws = loss.draw(batch, torch.Generator().manual_seed(4))
+    losses, _ = loss(batch, draws)
+    parameters = [p for actor in networks.actors for p in actor.parameters()]
+    gradients = torch.autograd.grad(losses.sum(), parameters)
+    expected = []
+    for g, (size, _, _) in enumerate(SHAPES):
+        part, drawn = batch.groups[g], draws[g]
+        for i in range(size):
+            actor, obs, x_1 = Plain(networks.actors[g].mlp, i), part.obs[i], part.actions[i]
+            x_0 = drawn.path_noise[i]
+            # Uniform times: the inverse CDF is the identity.
+            s1, s2 = drawn.uniforms[:, i]
+            r, t = torch.minimum(s1, 1 - s2), torch.maximum(s1, 1 - s2)
+            z, v = (1 - r) * x_0 + r * x_1, x_1 - x_0
+
+            def velocity(z, r, actor=actor, obs=obs, t=t):
+                return actor(torch.cat([obs, z, r, t], -1))
+
+            u, du = torch.func.jvp(velocity, (z, r), (v, torch.ones_like(r)))
+            bc = ((u - (v + (t - r) * du).detach()) ** 2).mean()
+            action = action_of(actor, obs, drawn.action_noise[i])
+            q = plain_critic(networks.critics[g], i, obs, action).mean(0)
+            scale = 1 / q.detach().abs().mean() if normalize_q else 1.0
+            expected.append(bc - ETA * scale * q.mean())
+    torch.testing.assert_close(losses, torch.stack(expected), rtol=1e-4, atol=1e-5)
+    reference = torch.autograd.grad(torch.stack(expected).sum(), parameters)
+    for gradient, other in zip(gradients, reference, strict=True):
+        torch.testing.assert_close(gradient, other, rtol=1e-3, atol=1e-5)
+
+
+def test_actor_loss_with_finite_difference_is_close_to_the_tangents():
+    networks, batch = make_networks(), make_batch()
+    exact = make_actor_loss(networks)
+    draws = exact.draw(batch, torch.Generator().manual_seed(5))
+    estimate = make_actor_loss(networks, derivative="finite_difference")
+    torch.testing.assert_close(estimate(batch, draws)[0], exact(batch, draws)[0], rtol=2e-2, atol=0)
+
+
+def test_ablations_drop_exactly_their_term():
+    networks, batch = make_networks(), make_batch()
+    both = make_actor_loss(networks)
+    draws = both.draw(batch, torch.Generator().manual_seed(6))
+    bc_only, _ = make_actor_loss(networks, eta=0.0)(batch, draws)
+    q_only, _ = make_actor_loss(networks, bc_weight=0.0)(batch, draws)
+    torch.testing.assert_close(bc_only + q_only, both(batch, draws)[0])
+
+
+def test_linear_velocity_net_gives_the_hand_computed_matching_loss():
+    """u = 2 z - r + t with one action: du/dr = 2 v - 1; x_0 = 0, x_1 = 1, r = 1/4, t = 3/4.
+
+    z = 1/4, v = 1, u = 2/4 - 1/4 + 3/4 = 1, target = 1 + 1/2 (2 - 1) = 3/2, loss = 1/4.
+    """
+    group = AgentGroup((AgentSpec("a", 1, 1, (-1.0,), (1.0,)),), (0,))
+    networks = OM2PNetworks(
+        [group],
+        actor_hidden=(),
+        critic_hidden=(),
+        num_critics=1,
+        actor_layer_norm=False,
+        critic_layer_norm=False,
+        sampling_steps=1,
+        with_critics=False,
+        export_critics=False,
+        generator=torch.Generator(),
+    )
+    with torch.no_grad():
+        networks.actors[0].mlp.weights[0].copy_(torch.tensor([[[0.0], [2.0], [-1.0], [1.0]]]))
+    ones, zeros = torch.ones(1, 1, 1), torch.zeros(1, 1, 1)
+    part = GroupBatch(zeros, ones, zeros, zeros[..., 0], zeros[..., 0])
+    draws = ActorDraws(
+        path_noise=zeros,
+        action_noise=zeros,
+        uniforms=torch.tensor([0.25, 0.25]).reshape(2, 1, 1, 1),
+        instant=None,
+    )
+    batch = JointBatch((part,), torch.zeros(1), torch.zeros(1))
+    for derivative in ("tangent", "finite_difference"):
+        loss = make_actor_loss(networks, eta=0.0, derivative=derivative)
+        assert loss(batch, (draws,))[0].item() == pytest.approx(0.25, rel=1e-3)
+    none = make_actor_loss(networks, eta=0.0, derivative="none")
+    assert none(batch, (draws,))[0].item() == pytest.approx(0.0, abs=1e-6)

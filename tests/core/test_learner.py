@@ -1,0 +1,189 @@
+"""The inner loop on a real dataset: targets every update, divergence, clipping, schedules."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rllib_om2p import OM2PConfig
+from rllib_om2p.core.learner import DivergenceError, OfflineLearner, clip_per_network
+from tests.small_data import write_random
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(write_random(Path(tmp_path_factory.mktemp("data")) / "set"))
+
+
+def make_learner(dataset: str, *, seed: int = 0, **training: object) -> OfflineLearner:
+    config = (
+        OM2PConfig()
+        .offline_data(input_=dataset)
+        .training(
+            actor_hidden=(16,), critic_hidden=(16,), train_batch_size=32, eta=0.3, **training
+        )
+        .debugging(seed=seed)
+    )
+    config.validate()
+    learner = config.build_learner()
+    assert isinstance(learner, OfflineLearner)
+    return learner
+
+
+def weights(learner: OfflineLearner) -> dict[str, torch.Tensor]:
+    return {k: v.clone() for k, v in learner._networks.state_dict().items()}
+
+
+def assert_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    for name in one:
+        assert torch.equal(one[name], other[name]), name
+
+
+def test_targets_move_after_every_update_within_one_call(dataset):
+    learner = make_learner(dataset, tau=0.25)
+    expected = [t.clone() for t in learner._targets]
+    one_by_one = make_learner(dataset, tau=0.25)
+    for _ in range(3):
+        one_by_one.update(num_updates=1)
+        expected = [0.25 * s + 0.75 * t for s, t in zip(one_by_one._sources, expected, strict=True)]
+    learner.update(num_updates=3)
+    for target, value in zip(learner._targets, expected, strict=True):
+        torch.testing.assert_close(target, value, rtol=0, atol=1e-6)
+
+
+def test_one_call_of_many_updates_equals_many_calls_of_one(dataset):
+    many, one = make_learner(dataset), make_learner(dataset)
+    many.update(num_updates=4)
+    for _ in range(4):
+        one.update(num_updates=1)
+    assert_equal(weights(many), weights(one))
+
+
+def test_modules_are_views_of_the_trained_stacks(dataset):
+    learner = make_learner(dataset)
+    before = learner.module["arm_2"].velocity.mlp.weights[0].clone()
+    learner.update(num_updates=2)
+    after = learner.module["arm_2"].velocity.mlp.weights[0]
+    assert not torch.equal(before, after)
+    stack = learner._networks.actors[1].mlp.weights[0]
+    assert torch.equal(after[0], stack[1])
+    learner.module["arm_2"].set_state({"velocity.mlp.weights.0": np.zeros(after.shape, np.float32)})
+    assert stack[1].abs().sum() == 0
+    assert stack[0].abs().sum() > 0
+
+
+def test_modules_carry_the_datasets_normalisation(dataset):
+    learner = make_learner(dataset)
+    statistics = learner._dataset.statistics()
+    for name, moments in statistics.obs.items():
+        np.testing.assert_allclose(learner.module[name].obs_mean, moments.mean, rtol=1e-5)
+        np.testing.assert_allclose(learner.module[name].obs_std, moments.std, rtol=1e-5)
+
+
+def test_other_seed_gives_other_weights_and_same_seed_the_same(dataset):
+    assert_equal(weights(make_learner(dataset, seed=3)), weights(make_learner(dataset, seed=3)))
+    one, other = weights(make_learner(dataset, seed=3)), weights(make_learner(dataset, seed=4))
+    assert any(not torch.equal(one[name], other[name]) for name in one)
+
+
+def test_non_finite_loss_stops_naming_update_phase_and_agent_and_saves_nothing(dataset):
+    learner = make_learner(dataset)
+    learner.update(num_updates=2)
+    # The first observation column of the last agent of the second group.
+    column = learner._layout.obs_width - 3
+    learner._table._rows[:, column] = float("nan")
+    with pytest.raises(DivergenceError, match=r"critic loss of agent 'arm_2'.* at update 2\b"):
+        learner.update(num_updates=3)
+    with pytest.raises(DivergenceError):
+        learner.get_state()
+
+
+def test_batch_larger_than_the_table_is_refused(dataset):
+    with pytest.raises(ValueError, match="larger than this learner's table of 400 transitions"):
+        config = OM2PConfig().offline_data(input_=dataset).training(train_batch_size=401)
+        config.validate()
+        config.build_learner()
+
+
+def test_older_checkpoint_replaces_newer_weights(dataset):
+    learner = make_learner(dataset)
+    learner.update(num_updates=2)
+    state = learner.get_state()
+    state = {key: value for key, value in state.items() if key != "training_state"}
+    old = {k: v.copy() for k, v in state["rl_module"]["arm_2"].items()}
+    state["rl_module"] = {**state["rl_module"], "arm_2": old}
+    learner.update(num_updates=2)
+    learner.set_state(state)
+    restored = learner.module["arm_2"].get_state()
+    for name, value in old.items():
+        np.testing.assert_array_equal(restored[name], value)
+
+
+def test_window_table_trains_and_resumes_bit_identically(tmp_path):
+    # Ten row groups of 44 rows; the budget holds four of them, two outside the table.
+    path = str(write_random(tmp_path / "set", rows_per_group=44))
+    learners = []
+    for _ in range(2):
+        config = (
+            OM2PConfig()
+            .offline_data(input_=path, table_memory_budget=4 * 44 * 100)
+            .training(actor_hidden=(16,), critic_hidden=(16,), train_batch_size=32, eta=0.3)
+            .debugging(seed=0)
+        )
+        config.validate()
+        learners.append(config.build_learner())
+    first, second = learners
+    assert first._table.is_window
+    assert first._table.num_transitions == 2 * 40
+    first.update(num_updates=40)
+    state = first.get_state()
+    first.update(num_updates=40)
+    second.set_state(state)
+    second.update(num_updates=40)
+    assert_equal(weights(first), weights(second))
+    first.shutdown()
+    second.shutdown()
+
+
+def test_gradients_are_clipped_network_by_network():
+    # Two networks of one stack: norms 5 and 0.5.
+    weight = torch.tensor([[[3.0], [0.0]], [[0.3], [0.0]]])
+    bias = torch.tensor([[[4.0]], [[0.4]]])
+    clip_per_network([weight, bias], 1.0)
+    torch.testing.assert_close(weight[0, 0, 0], torch.tensor(0.6))
+    torch.testing.assert_close(bias[0, 0, 0], torch.tensor(0.8))
+    torch.testing.assert_close(weight[1, 0, 0], torch.tensor(0.3))
+
+
+def test_learning_rate_follows_its_schedule(dataset):
+    learner = make_learner(dataset, lr=[[0, 1e-3], [4, 0.0]])
+    learner.update(num_updates=2)
+    assert learner._learning_rate == pytest.approx(5e-4)
+    learner.update(num_updates=2)
+    frozen = weights(learner)
+    learner.update(num_updates=3)
+    for name, value in frozen.items():
+        if not name.startswith("target"):
+            assert torch.equal(value, learner._networks.state_dict()[name])
+
+
+def test_bfloat16_trains_with_the_tangent_and_keeps_float32_weights(dataset):
+    learner = make_learner(dataset, precision="bfloat16", derivative="tangent")
+    before = weights(learner)
+    learner.update(num_updates=3)
+    after = weights(learner)
+    assert all(value.dtype == torch.float32 for value in after.values())
+    assert all(torch.isfinite(value).all() for value in after.values())
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_compiled_losses_train_like_eager_ones(tmp_path):
+    path = str(write_random(tmp_path / "set", agents=(("a", 3, 1), ("b", 3, 1))))
+    eager, compiled = make_learner(path), make_learner(path, torch_compile=True)
+    eager.update(num_updates=3)
+    compiled.update(num_updates=3)
+    for name, value in weights(eager).items():
+        torch.testing.assert_close(weights(compiled)[name], value, rtol=1e-3, atol=1e-4)

@@ -1,0 +1,90 @@
+"""Small datasets for tests: random team episodes of any shape, and Cooperative Navigation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rllib_om2p import envs
+from rllib_om2p.data.schema import AgentSpec, DatasetSpec
+from rllib_om2p.data.writer import DatasetWriter
+from rllib_om2p.envs.rollout import rollout
+
+UNEQUAL = (("walker", 4, 2), ("arm_10", 3, 1), ("arm_2", 3, 1))
+
+
+def write_random(
+    directory: Path,
+    agents: Sequence[tuple[str, int, int]] = UNEQUAL,
+    *,
+    num_episodes: int = 40,
+    num_steps: int = 10,
+    rows_per_group: int = 110,
+    seed: int = 0,
+    terminate: bool = True,
+    **spec_fields: Any,
+) -> Path:
+    """Write episodes of random numbers; every second one ends for good, the others in time."""
+    rng = np.random.default_rng(seed)
+    specs = tuple(
+        AgentSpec(name, obs_dim, action_dim, (-2.0,) * action_dim, (1.0,) * action_dim)
+        for name, obs_dim, action_dim in agents
+    )
+    fields = {"dataset_id": f"random-{seed}", "time_limit": num_steps} | spec_fields
+    ends = np.zeros((num_episodes, num_steps), bool)
+    if terminate:
+        ends[::2, -1] = True
+    shape = (num_episodes, num_steps)
+    with DatasetWriter(
+        directory, DatasetSpec(agents=specs, **fields), rows_per_group=rows_per_group
+    ) as writer:
+        writer.write_batch(
+            obs={
+                a.name: rng.normal(3.0, 2.0, (num_episodes, num_steps + 1, a.obs_dim)).astype("f4")
+                for a in specs
+            },
+            actions={
+                a.name: rng.uniform(-2.0, 1.0, (*shape, a.action_dim)).astype("f4") for a in specs
+            },
+            rewards={a.name: rng.normal(-1.0, 5.0, shape).astype("f4") for a in specs},
+            terminateds={a.name: ends for a in specs},
+            truncated=~ends[:, -1],
+        )
+    return directory
+
+
+def write_spread(directory: Path, *, num_episodes: int = 120, seed: int = 0) -> Path:
+    """Write episodes of a uniformly random team on mpe/simple_spread."""
+    rng = np.random.default_rng(seed)
+    info = envs.info("mpe/simple_spread")
+    episodes = rollout(
+        info.name,
+        lambda obs: rng.uniform(-1.0, 1.0, (*obs.shape[:2], 2)),
+        seeds=range(seed, seed + num_episodes),
+    )
+    spec = DatasetSpec(
+        dataset_id=f"simple_spread-random-{seed}",
+        env=info.name,
+        agents=tuple(
+            AgentSpec(a.name, a.obs_dim, a.action_dim, a.action_low, a.action_high)
+            for a in info.agents
+        ),
+        team_return=info.team_return,
+        time_limit=info.time_limit,
+        references=dict(info.references),
+    )
+    position = {agent: index for index, agent in enumerate(info.agent_ids)}
+    with DatasetWriter(directory, spec, rows_per_group=26 * 30) as writer:
+        writer.write_batch(
+            obs={a: episodes.obs[:, :, i] for a, i in position.items()},
+            actions={a: episodes.actions[:, :, i] for a, i in position.items()},
+            rewards={a: episodes.rewards[:, :, i].astype("f4") for a, i in position.items()},
+            terminateds={
+                a: np.zeros((num_episodes, info.time_limit), bool) for a in position
+            },
+            truncated=np.ones(num_episodes, bool),
+        )
+    return directory

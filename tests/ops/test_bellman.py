@@ -1,0 +1,96 @@
+"""Temporal-difference maths by hand numbers, target networks by their closed form."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from rllib_om2p.ops.bellman import aggregate, polyak_update, td_loss, td_target
+
+
+def test_target_by_hand_with_and_without_termination() -> None:
+    target = td_target(
+        torch.tensor([[1.0, 1.0], [-2.0, 0.5]]),
+        torch.tensor([[10.0, 10.0], [4.0, -4.0]]),
+        torch.tensor([[0.0, 1.0], [1.0, 0.0]]),
+        gamma=0.9,
+    )
+    torch.testing.assert_close(target, torch.tensor([[10.0, 1.0], [-2.0, -3.1]]))
+
+
+def test_target_takes_boolean_terminateds() -> None:
+    rewards, next_q = torch.tensor([1.0, 1.0]), torch.tensor([2.0, 2.0])
+    target = td_target(rewards, next_q, torch.tensor([False, True]), gamma=0.5)
+    assert target.tolist() == [2.0, 1.0]
+
+
+def test_target_carries_no_gradient() -> None:
+    next_q = torch.ones(2, 3, requires_grad=True)
+    assert not td_target(torch.ones(2, 3), next_q, torch.zeros(2, 3), gamma=0.9).requires_grad
+
+
+def test_target_of_a_constant_reward_is_the_discounted_sum() -> None:
+    value = torch.zeros(1, 1)
+    for _ in range(2000):
+        value = td_target(torch.ones(1, 1), value, torch.zeros(1, 1), gamma=0.99)
+    assert float(value) == pytest.approx(100, rel=1e-4)
+
+
+def test_loss_by_hand_is_one_number_per_agent() -> None:
+    q = torch.tensor([[[1.0, 2.0], [0.0, 0.0]], [[3.0, 0.0], [1.0, 1.0]]])
+    target = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    torch.testing.assert_close(td_loss(q, target), torch.tensor([2.0, 0.5]))
+
+
+def test_loss_of_a_team_value_is_a_scalar() -> None:
+    loss = td_loss(torch.tensor([[1.0, 2.0], [3.0, 0.0]]), torch.tensor([1.0, 0.0]))
+    assert loss.shape == ()
+    assert float(loss) == 2.0
+
+
+def test_aggregates_by_hand() -> None:
+    q = torch.tensor([[1.0, -4.0], [3.0, -2.0]])
+    assert aggregate(q, "mean").tolist() == [2.0, -3.0]
+    assert aggregate(q, "min").tolist() == [1.0, -4.0]
+
+
+def test_unknown_aggregate_is_refused() -> None:
+    with pytest.raises(ValueError, match="'max'"):
+        aggregate(torch.zeros(2, 3), "max")  # type: ignore[arg-type]
+
+
+def test_polyak_follows_its_closed_form() -> None:
+    start, source, tau, num_updates = 2.0, -1.0, 0.005, 300
+    targets = [torch.full((3, 2), start, dtype=torch.float64), torch.zeros(4, dtype=torch.float64)]
+    sources = [torch.full((3, 2), source, dtype=torch.float64), torch.ones(4, dtype=torch.float64)]
+    for _ in range(num_updates):
+        polyak_update(targets, sources, tau)
+    left = (1 - tau) ** num_updates
+    torch.testing.assert_close(targets[0], torch.full_like(targets[0], source + 3 * left))
+    torch.testing.assert_close(targets[1], torch.full_like(targets[1], 1 - left))
+    assert sources[0].unique().tolist() == [source]
+
+
+def test_polyak_changes_parameters_in_place_without_a_graph() -> None:
+    target, source = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    memory = target.weight.data_ptr()
+    polyak_update(list(target.parameters()), list(source.parameters()), 1.0)
+    assert torch.equal(target.weight, source.weight)
+    assert target.weight.data_ptr() == memory
+    assert target.weight.is_leaf
+
+
+def test_polyak_of_unequal_lists_is_refused() -> None:
+    with pytest.raises(ValueError, match="must pair up, got 1 and 2"):
+        polyak_update([torch.zeros(1)], [torch.zeros(1), torch.zeros(1)], 0.1)
+
+
+def test_shapes_that_would_broadcast_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"next_q must be \(3, 8\) as rewards, got \(8,\)"):
+        td_target(torch.zeros(3, 8), torch.zeros(8), torch.zeros(3, 8), gamma=0.9)
+    with pytest.raises(ValueError, match=r"terminateds must be \(8,\) as rewards, got \(8, 1\)"):
+        td_target(torch.zeros(8), torch.zeros(8), torch.zeros(8, 1), gamma=0.9)
+    with pytest.raises(ValueError, match=r"got \(2, 3, 8\) and \(8,\)"):
+        td_loss(torch.zeros(2, 3, 8), torch.zeros(8))
+    with pytest.raises(ValueError, match=r"got \(2, 3, 8\) and \(3, 1\)"):
+        td_loss(torch.zeros(2, 3, 8), torch.zeros(3, 1))

@@ -1,0 +1,122 @@
+"""Time distributions against scipy's laws and against numerical quadrature."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy import integrate, stats
+
+from rllib_om2p.ops.times import sample_times, time_table
+
+NUM_DRAWS = 20_000
+# scipy's p-value of a true null falls below this once in a thousand; the seeds are fixed.
+REJECT = 1e-3
+
+
+def uniforms(seed: int, num: int = NUM_DRAWS) -> torch.Tensor:
+    return torch.rand(2, 1, num, 1, generator=torch.Generator().manual_seed(seed))
+
+
+def sample(xi: tuple[float, ...], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    r, t = sample_times(uniforms(seed), time_table(xi))
+    return r.flatten().double().numpy(), t.flatten().double().numpy()
+
+
+@pytest.mark.parametrize("ab", [(1, 1), (2, 5), (0.5, 0.5), (0.3, 4), (20, 20), (1, 3)])
+def test_table_is_inverse_cdf_of_beta(ab: tuple[float, float]) -> None:
+    table = time_table((ab[0] - 1, ab[1] - 1, 0, 0), dtype=torch.float64).numpy()
+    probability = np.linspace(0, 1, len(table))
+    np.testing.assert_allclose(stats.beta(*ab).cdf(table), probability, atol=1e-6)
+
+
+def test_table_of_zero_coefficients_is_the_identity() -> None:
+    table = time_table((0, 0, 0, 0), num_points=1001, dtype=torch.float64)
+    torch.testing.assert_close(
+        table, torch.linspace(0, 1, 1001, dtype=torch.float64), atol=1e-7, rtol=0
+    )
+
+
+@pytest.mark.parametrize(
+    "xi",
+    [(0.0, 0.0, 3.0, 0.0), (0.5, -0.5, -2.0, 4.0), (0.0, 0.0, 20.0, -20.0), (1.0, 0.0, 0.0, -50.0)],
+)
+def test_table_is_inverse_cdf_of_the_normalised_density(xi: tuple[float, ...]) -> None:
+    def density(s: float) -> float:
+        return float(s ** xi[0] * (1 - s) ** xi[1] * np.exp(xi[2] * s + xi[3] * s**2))
+
+    table = time_table(xi, num_points=101, dtype=torch.float64).numpy()
+    total = integrate.quad(density, 0, 1, limit=200)[0]
+    for index in (1, 10, 50, 90, 99):
+        mass = integrate.quad(density, 0, table[index], limit=200)[0]
+        assert mass / total == pytest.approx(index / 100, abs=1e-6)
+
+
+@pytest.mark.parametrize("ab", [(1, 1), (2, 5), (0.5, 0.5), (5, 1)])
+def test_r_and_t_follow_the_laws_of_minimum_and_maximum(ab: tuple[float, float]) -> None:
+    # 1 - s2 ~ Beta(b, a): P(r > x) = P(s1 > x) P(1 - s2 > x); P(t <= x) likewise with <=.
+    law, mirrored = stats.beta(*ab), stats.beta(*ab[::-1])
+    r, t = sample((ab[0] - 1, ab[1] - 1, 0, 0))
+    assert stats.kstest(r, lambda x: 1 - law.sf(x) * mirrored.sf(x)).pvalue > REJECT
+    assert stats.kstest(t, lambda x: law.cdf(x) * mirrored.cdf(x)).pvalue > REJECT
+
+
+def test_the_laws_are_told_from_wrong_ones() -> None:
+    r, t = sample((1, 4, 0, 0))
+    law = stats.beta(2, 5)
+    # Without the mirror 1 - s2 both times would come from one law.
+    assert stats.kstest(r, lambda x: 1 - law.sf(x) ** 2).pvalue < REJECT
+    assert stats.kstest(t, lambda x: law.cdf(x) ** 2).pvalue < REJECT
+
+
+def test_r_and_t_of_equal_draws_by_hand() -> None:
+    draws = torch.tensor([[0.2, 0.9, 0.5], [0.3, 0.4, 0.5]])[:, None, :, None]
+    r, t = sample_times(draws, time_table((0, 0, 0, 0)))
+    torch.testing.assert_close(r.flatten(), torch.tensor([0.2, 0.6, 0.5]))
+    torch.testing.assert_close(t.flatten(), torch.tensor([0.7, 0.9, 0.5]))
+
+
+@pytest.mark.parametrize("xi", [(0, 0, 0, 0), (-0.9, -0.9, 0, 0), (30, 30, 0, 0), (0, 0, 50, -9)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_times_are_ordered_and_inside_the_unit_interval(
+    xi: tuple[float, ...], dtype: torch.dtype
+) -> None:
+    draws = uniforms(1).to(dtype)
+    draws[:, :, :2] = torch.tensor([0.0, 1.0], dtype=dtype)[None, None, :, None]
+    r, t = sample_times(draws, time_table(xi, dtype=dtype))
+    assert r.dtype == dtype
+    assert bool(((r >= 0) & (r <= t) & (t <= 1)).all())
+
+
+def test_instant_elements_have_empty_jumps_and_leave_the_others_alone() -> None:
+    draws, table = uniforms(2, 100), time_table((0, 0, 0, 0))
+    instant = torch.arange(100).reshape(1, 100, 1) < 30
+    plain, mixed = sample_times(draws, table), sample_times(draws, table, instant=instant)
+    assert torch.equal(mixed.r, plain.r)
+    assert torch.equal(mixed.t[instant], plain.r[instant])
+    assert torch.equal(mixed.t[~instant], plain.t[~instant])
+
+
+@pytest.mark.parametrize(
+    "xi",
+    [(0, 0, 0), (-1, 0, 0, 0), (0, -2, 0, 0), (0, 0, float("nan"), 0), (0, 0, 0, float("inf"))],
+)
+def test_xi_without_a_density_is_refused(xi: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="xi"):
+        time_table(xi)
+
+
+def test_uniforms_without_the_trailing_axis_are_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"uniforms must be \(2, \.\.\., batch, 1\), got \(2, 3, 8\)"
+    ):
+        sample_times(torch.rand(2, 3, 8), time_table((0, 0, 0, 0)))
+
+
+def test_instant_of_another_shape_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"instant must be \(3, 8, 1\)"):
+        sample_times(
+            torch.rand(2, 3, 8, 1),
+            time_table((0, 0, 0, 0)),
+            instant=torch.zeros(8, dtype=torch.bool),
+        )

@@ -1,0 +1,195 @@
+"""Datasets of the project's own policies."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from rllib_om2p.behaviour import make_behaviour, make_dataset, policies, reroll
+from rllib_om2p.behaviour.recipes import MATD3Recipe, recipe
+from rllib_om2p.envs.rollout import evaluate_policy
+
+NAME = "mpe/simple_spread"
+# Any return is within the tolerance, so that the first check ends the run: a replay of 800 steps in a second.
+SMALL = MATD3Recipe(
+    targets={"medium": 120.0},
+    tolerance=0.9,
+    total_steps=800,
+    buffer_steps=800,
+    uniform_steps=400,
+    check_every=800,
+    check_episodes=20,
+    batch_size=32,
+)
+
+
+def _make(out: Path, quality: str, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+    make_dataset(NAME, quality, out=out, **kwargs)
+    table = pq.read_table(out)
+    return table, json.loads((out / "dataset_card.json").read_text())
+
+
+def _column(table: Any, name: str) -> Any:
+    return np.stack(table[name].to_numpy(zero_copy_only=False))
+
+
+def _bytes(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+@pytest.mark.parametrize("quality", ["medium", "expert"])
+def test_repository_policy_makes_the_papers_return_with_the_collection_noise(quality: str) -> None:
+    policy = policies.load_policy(policies.path(f"{NAME}/{quality}"))
+    act = policy.noisy(np.random.default_rng(0))
+    returns = evaluate_policy(NAME, act, range(2_000))
+    assert returns.mean() == pytest.approx(recipe(NAME).targets[quality], rel=0.05)
+    assert policy.metadata["quality"] == quality
+
+
+def test_damaged_or_missing_policy_is_refused(tmp_path: Path) -> None:
+    source = policies.path(f"{NAME}/medium")
+    data = bytearray(source.read_bytes())
+    data[-1] ^= 1
+    damaged = tmp_path / source.name
+    damaged.write_bytes(data)
+    with pytest.raises(ValueError, match=f"{source.name} is damaged"):
+        policies.load_policy(damaged)
+    with pytest.raises(ValueError, match=r"'mpe/simple_spread/poor'; .*mpe-simple_spread-medium"):
+        policies.path(f"{NAME}/poor")
+    with pytest.raises(ValueError, match="there is none"):
+        policies.path(f"{NAME}/medium", folder=tmp_path / "empty")
+
+
+@pytest.mark.parametrize("quality", ["random", "medium-expert", "medium-replay"])
+def test_same_seed_writes_the_same_bytes_and_another_seed_does_not(
+    tmp_path: Path, quality: str
+) -> None:
+    for folder, seed in (("a", 1), ("b", 1), ("c", 2)):
+        make_dataset(NAME, quality, out=tmp_path / folder, steps=500, seed=seed, settings=SMALL)
+    a, b, c = (_bytes(tmp_path / folder) for folder in "abc")
+    assert a == b
+    assert a.keys() == c.keys()
+    assert a["part-00000.parquet"] != c["part-00000.parquet"]
+
+
+def test_mixture_holds_the_asked_fraction_of_expert_transitions_and_says_whose_they_are(
+    tmp_path: Path,
+) -> None:
+    table, card = _make(tmp_path, "medium-expert", steps=5_000, expert_fraction=0.3)
+    assert card["spec"]["mixture"] == {"medium": 0.7, "expert": 0.3}
+    assert card["spec"]["behaviour"]["policies"] == ["medium", "expert"]
+    valid = table["valid"].to_numpy()
+    acted = table["behaviour_id"].to_numpy()[valid]
+    assert len(acted) == 5_000
+    assert acted.mean() == 0.3
+    # In no order: a run of one policy is 1 / 0.42 = 2.4 episodes on average, not 100.
+    assert 60 < np.count_nonzero(np.diff(acted)) < 110
+    obs = np.stack([_column(table, f"obs_agent_{i}")[valid] for i in range(3)], axis=1)
+    actions = np.stack([_column(table, f"action_agent_{i}")[valid] for i in range(3)], axis=1)
+    for index, quality in enumerate(("medium", "expert")):
+        policy = policies.load_policy(policies.path(f"{NAME}/{quality}"))
+        errors = np.abs(actions - policy.act(obs)).mean(axis=(1, 2))
+        # Clipped noise of 0.2 has a mean size of at most 0.16; the other policy is far from it.
+        assert errors[acted == index].mean() < 0.16
+        assert errors[acted != index].mean() > 0.3
+
+
+def test_rows_are_the_simulators_transitions_and_only_time_limits_end_them(tmp_path: Path) -> None:
+    table, card = _make(tmp_path, "medium", steps=1_000)
+    assert card["counts"] == {"episodes": 40, "transitions": 1_000, "rows": 1_040}
+    valid = table["valid"].to_numpy().reshape(40, 26)
+    assert valid[:, :25].all()
+    assert not valid[:, 25].any()
+    truncated = table["truncated"].to_numpy().reshape(40, 26)
+    np.testing.assert_array_equal(np.argwhere(truncated)[:, 1], 24)
+    for agent in range(3):
+        assert not table[f"terminated_agent_{agent}"].to_numpy().any()
+        obs = _column(table, f"obs_agent_{agent}").reshape(40, 26, 18)
+        # Position moves with the new velocity: x' = x + 0.1 v'.
+        np.testing.assert_allclose(
+            obs[:, 1:, 2:4], obs[:, :-1, 2:4] + 0.1 * obs[:, 1:, :2], atol=1e-6
+        )
+
+
+def test_card_names_the_policies_the_seeds_and_the_references(tmp_path: Path) -> None:
+    _, card = _make(tmp_path, "expert", steps=500, seed=3)
+    spec = card["spec"]
+    assert (spec["env"], spec["quality"]) == (NAME, "expert")
+    assert spec["team_return"] == "mean over agents"
+    assert spec["time_limit"] == 25
+    assert spec["seeds"] == {"rollout": 3}
+    assert (spec["references"]["random"], spec["references"]["expert"]) == (159.8, 516.8)
+    expert = spec["behaviour"]["expert"]
+    stored = policies.load_policy(policies.path(f"{NAME}/expert"))
+    assert expert["weights_sha256"] == stored.metadata["weights_sha256"]
+    assert expert["collection_noise"] == 0.2
+    assert expert["hyperparameters"]["batch_size"] == 256
+    assert {"numpy", "torch"} <= spec["package_versions"].keys()
+
+
+def test_medium_replay_is_the_newest_part_of_the_buffer(tmp_path: Path) -> None:
+    whole, _ = _make(tmp_path / "whole", "medium-replay", steps=800, settings=SMALL)
+    newest, card = _make(tmp_path / "newest", "medium-replay", steps=300, settings=SMALL)
+    for name in ("obs_agent_1", "action_agent_2"):
+        np.testing.assert_array_equal(_column(newest, name), _column(whole, name)[-12 * 26 :])
+    assert card["spec"]["seeds"] == {"training": 0}
+    assert card["spec"]["behaviour"]["medium-replay"]["buffer_episodes"] == 32
+    with pytest.raises(ValueError, match="holds 800 joint steps, got steps=825"):
+        make_dataset(NAME, "medium-replay", out=tmp_path / "c", steps=825, settings=SMALL)
+
+
+def test_policies_of_an_own_folder_are_used(tmp_path: Path) -> None:
+    file = make_behaviour(NAME, tmp_path / "own", seed=5, settings=SMALL)["medium"]
+    _, card = _make(tmp_path / "data", "medium", steps=100, policy_folder=tmp_path / "own")
+    own = policies.load_policy(file)
+    described = card["spec"]["behaviour"]["medium"]
+    assert described["weights_sha256"] == own.metadata["weights_sha256"]
+    shutil.rmtree(tmp_path / "own")
+    with pytest.raises(ValueError, match="No behaviour policy"):
+        reroll(NAME, "medium", [1], policy_folder=tmp_path / "own")
+
+
+def test_reroll_acts_as_the_dataset_did_from_the_given_starts(tmp_path: Path) -> None:
+    _, card = _make(tmp_path, "medium-expert", steps=25_000, expert_fraction=0.5)
+    seeds = np.arange(1_000)
+    returns = reroll(NAME, "medium-expert", seeds, expert_fraction=0.5)
+    assert returns.shape == (1_000,)
+    statistics = card["statistics"]["team_return"]
+    standard_error = statistics["std"] * np.sqrt(2 / 1_000)
+    assert abs(returns.mean() - statistics["mean"]) < 4 * standard_error
+    np.testing.assert_array_equal(
+        returns, reroll(NAME, "medium-expert", seeds, expert_fraction=0.5)
+    )
+    # The same starts for every behaviour: good starts are good for both policies.
+    medium, expert = (reroll(NAME, quality, seeds) for quality in ("medium", "expert"))
+    assert expert.mean() > medium.mean() + 150
+    assert np.corrcoef(medium, expert)[0, 1] > 0.15
+
+
+def test_reroll_of_a_replay_points_to_the_dataset() -> None:
+    with pytest.raises(ValueError, match="compare with the mean return of the dataset"):
+        reroll(NAME, "medium-replay", [1, 2])
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "text"),
+    [
+        ({"quality": "good"}, "quality must be one of .*'medium-replay'.* got 'good'"),
+        ({"quality": "medium", "steps": 110}, "multiple of 25, got 110; the next one is 125"),
+        ({"quality": "medium", "steps": 0}, "multiple of 25, got 0; the next one is 25"),
+        ({"quality": "medium-expert", "expert_fraction": 1.5}, "between 0 and 1, got 1.5"),
+        ({"quality": "medium", "env": "mpe/simple_sprea"}, "did you mean mpe/simple_spread"),
+    ],
+)
+def test_wrong_request_is_refused_and_leaves_nothing(
+    tmp_path: Path, kwargs: dict[str, Any], text: str
+) -> None:
+    with pytest.raises(ValueError, match=text):
+        make_dataset(**{"env": NAME, "out": tmp_path / "data", **kwargs})
+    assert not (tmp_path / "data").exists()

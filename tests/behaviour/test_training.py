@@ -1,0 +1,124 @@
+"""The model-free recipe: repeatable, and what it leaves behind."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rllib_om2p.behaviour import make_behaviour, policies
+from rllib_om2p.behaviour.recipes import MATD3Recipe, recipe
+from rllib_om2p.behaviour.replay import Batch
+from rllib_om2p.behaviour.training import MATD3, Training, replay_of
+
+NAME = "mpe/simple_spread"
+# Any return is within the tolerance, so that the first check ends the run, after 400 uniform and 400 learned steps.
+SMALL = MATD3Recipe(
+    targets={"medium": 120.0},
+    tolerance=0.9,
+    total_steps=1_600,
+    buffer_steps=800,
+    uniform_steps=400,
+    check_every=800,
+    check_episodes=20,
+    batch_size=32,
+)
+
+
+def _batch(size: int = 8) -> Batch:
+    generator = np.random.default_rng(0)
+    obs, next_obs = generator.normal(size=(2, size, 3, 18)).astype(np.float32)
+    actions = generator.uniform(-1, 1, (size, 3, 2)).astype(np.float32)
+    return Batch(obs, actions, generator.normal(size=(size, 3)).astype(np.float32), next_obs)
+
+
+def test_same_seed_writes_the_same_bytes_and_another_seed_does_not(tmp_path: Path) -> None:
+    written = [
+        make_behaviour(NAME, tmp_path / folder, seed=seed, settings=SMALL)["medium"].read_bytes()
+        for folder, seed in (("a", 1), ("b", 1), ("c", 2))
+    ]
+    assert written[0] == written[1]
+    assert written[0] != written[2]
+
+
+def test_replay_is_what_the_run_of_the_policy_saw(tmp_path: Path) -> None:
+    files = make_behaviour(NAME, tmp_path, seed=1, settings=SMALL)
+    replay = replay_of(NAME, "medium", seed=1, settings=SMALL)
+    stored = policies.load_policy(files["medium"])
+    assert policies.weights_hash(replay.policy.actor) == stored.metadata["weights_sha256"]
+    assert replay.episodes.rewards.shape == (32, 25, 3)
+    # The first 400 steps are uniform; the later ones were made by a policy and are not.
+    sizes = np.abs(replay.episodes.actions)
+    assert sizes[:16].mean() == pytest.approx(0.5, abs=0.02)
+    assert abs(sizes[16:].mean() - 0.5) > 0.05
+
+
+def test_target_out_of_reach_is_an_error_that_says_how_far_it_got(tmp_path: Path) -> None:
+    settings = dataclasses.replace(SMALL, targets={"medium": 1e6})
+    with pytest.raises(ValueError, match=r"within 90% of {'medium': 1000000.0} in 1600 steps"):
+        make_behaviour(NAME, tmp_path, settings=settings)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unknown_environment_has_no_recipe() -> None:
+    with pytest.raises(ValueError, match="No behaviour recipe for 'mpe/other'"):
+        recipe("mpe/other")
+
+
+def test_actor_and_targets_move_once_per_policy_delay() -> None:
+    settings = dataclasses.replace(recipe(NAME), policy_delay=3, tau=1.0)
+    learner = MATD3(NAME, settings, torch.Generator().manual_seed(0))
+    actor = policies.weights_hash(learner.actor)
+    target_critic = [p.clone() for p in learner.target_critic.parameters()]
+    for _ in range(2):
+        learner.update(_batch())
+    assert policies.weights_hash(learner.actor) == actor
+    assert all(map(torch.equal, target_critic, learner.target_critic.parameters()))
+    learner.update(_batch())
+    assert policies.weights_hash(learner.actor) != actor
+    # With tau = 1 the targets are copies.
+    assert policies.weights_hash(learner.target_actor) == policies.weights_hash(learner.actor)
+    assert all(map(torch.equal, learner.critic.parameters(), learner.target_critic.parameters()))
+
+
+def test_critic_learns_the_scaled_mean_reward_when_nothing_follows() -> None:
+    settings = dataclasses.replace(recipe(NAME), gamma=0.0, reward_scale=0.5)
+    learner = MATD3(NAME, settings, torch.Generator().manual_seed(0))
+    batch = _batch()
+    for _ in range(400):
+        learner.update(batch)
+    with torch.no_grad():
+        q = learner.critic(
+            torch.from_numpy(batch.obs).flatten(1)[None],
+            torch.from_numpy(batch.actions).flatten(1)[None],
+        )
+    expected = torch.from_numpy(0.5 * batch.rewards.mean(axis=1))
+    torch.testing.assert_close(q, expected.expand(2, 1, -1), atol=0.02, rtol=0)
+
+
+def test_exploration_noise_anneals_per_step() -> None:
+    settings = dataclasses.replace(
+        SMALL, uniform_steps=0, noise_start=0.4, noise_end=0.1, noise_steps=1_200, num_worlds=16
+    )
+    training = Training(NAME, seed=0, settings=settings)
+    obs = np.zeros((2_000, 3, 18), np.float32)
+    with torch.no_grad():
+        means = training.learner.actor(torch.from_numpy(obs)).numpy()
+    for num_steps, expected in ((0, 0.4), (600, 0.25), (1_200, 0.1), (9_999, 0.1)):
+        training.num_steps = num_steps
+        explored = training._explore(obs)
+        assert (explored - means).std() == pytest.approx(expected, rel=0.05)
+
+
+@pytest.mark.slow
+def test_recipe_repeats_the_medium_policy_of_the_repository() -> None:
+    stored = policies.load_policy(policies.path(f"{NAME}/medium"))
+    replay = replay_of(NAME, "medium", seed=stored.metadata["seed"])
+    assert replay.policy.metadata["joint_steps"] == pytest.approx(
+        stored.metadata["joint_steps"], rel=0.25
+    )
+    returns = replay.episodes.rewards.mean(axis=2).sum(axis=1)
+    assert returns[-3_900:].mean() == pytest.approx(204.0, rel=0.1)

@@ -82,9 +82,7 @@ def write_spread(directory: Path, *, num_episodes: int = 120, seed: int = 0) -> 
             obs={a: episodes.obs[:, :, i] for a, i in position.items()},
             actions={a: episodes.actions[:, :, i] for a, i in position.items()},
             rewards={a: episodes.rewards[:, :, i].astype("f4") for a, i in position.items()},
-            terminateds={
-                a: np.zeros((num_episodes, info.time_limit), bool) for a in position
-            },
+            terminateds={a: np.zeros((num_episodes, info.time_limit), bool) for a in position},
             truncated=np.ones(num_episodes, bool),
         )
     return directory

@@ -19,7 +19,6 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 FIRST_SEED = 1_000_000  # start states of the scores; disjoint from those of the learning curves
@@ -155,7 +154,8 @@ def main() -> int:
         return 0
     if arguments.command == "train":
         if arguments.qualities is None:
-            arguments.qualities = sorted(p.parent.name for p in Path(arguments.data).glob("*/dataset_card.json"))
+            cards = Path(arguments.data).glob("*/dataset_card.json")
+            arguments.qualities = sorted(card.parent.name for card in cards)
         return train(arguments)
     from tuned_configs.render import render
 

@@ -1,4 +1,4 @@
-"""Agents of equal shape as one stack: which columns of the table become which (group, batch) tensors.
+"""Agents of equal shape as one stack: which columns become which (group, batch) tensors.
 
 Knows nothing of losses or of RLlib. Agents with equal observation and action sizes form a group, in
 the order of the dataset; each group's tensors are (G, B, feature) views of the sampled rows.

@@ -109,7 +109,7 @@ class OfflineConfig(AlgorithmConfig):
     def offline_data(
         self,
         *,
-        input_: str | Sequence[str] | None = NotProvided,
+        input_: str | Sequence[str] = NotProvided,
         normalize_observations: bool | None = NotProvided,
         standardize_rewards: bool | None = NotProvided,
         bootstrap_at_truncation: bool | None = NotProvided,
@@ -140,8 +140,8 @@ class OfflineConfig(AlgorithmConfig):
         for name in ("prelearner_class", "input_read_method", "map_batches_kwargs"):
             if kwargs.get(name) not in (None, NotProvided):
                 raise ValueError(
-                    f"offline_data({name}=...) belongs to RLlib's single-agent reader, which cannot "
-                    "read multi-agent episodes and is not used here; remove it."
+                    f"offline_data({name}=...) belongs to RLlib's single-agent reader, which "
+                    "cannot read multi-agent episodes and is not used here; remove it."
                 )
         if input_ is not NotProvided:
             kwargs["input_"] = input_ if isinstance(input_, str) else [str(p) for p in input_]
@@ -185,9 +185,8 @@ class OfflineConfig(AlgorithmConfig):
             )
         self._check_positive("num_updates_per_iteration", "train_batch_size", "tau")
         self._check_one_of("precision", ("float32", "bfloat16"))
-        if (
-            self._train_batch_size_per_learner is None
-            and self.train_batch_size % max(1, self.num_learners)
+        if self._train_batch_size_per_learner is None and self.train_batch_size % max(
+            1, self.num_learners
         ):
             raise ValueError(
                 f"train_batch_size={self.train_batch_size} does not divide by num_learners="
@@ -197,9 +196,7 @@ class OfflineConfig(AlgorithmConfig):
             self._fill_from_dataset()
         super().validate()
 
-    def build_networks(
-        self, groups: Sequence[AgentGroup], generator: torch.Generator
-    ) -> Networks:
+    def build_networks(self, groups: Sequence[AgentGroup], generator: torch.Generator) -> Networks:
         """Return the algorithm's networks, stacked over each group's agents."""
         raise TypeError(f"{type(self).__name__} must define build_networks().")
 
@@ -232,11 +229,11 @@ class OfflineConfig(AlgorithmConfig):
             raise ValueError(
                 f"{self.input_!r} has discrete actions; this version trains on boxes only."
             )
-        obs_spaces = {
+        obs_spaces: dict[str, gym.Space[Any]] = {
             agent.name: gym.spaces.Box(-np.inf, np.inf, (agent.obs_dim,), np.float32)
             for agent in spec.agents
         }
-        action_spaces = {
+        action_spaces: dict[str, gym.Space[Any]] = {
             agent.name: gym.spaces.Box(
                 np.asarray(agent.action_low, np.float32), np.asarray(agent.action_high, np.float32)
             )
@@ -258,8 +255,8 @@ class OfflineConfig(AlgorithmConfig):
             self.environment(spec.env, env_config=dict(spec.env_kwargs))
         if isinstance(self.env, str) and self.env in envs.names():
             envs.register()
-        if isinstance(self.evaluation_duration, int):
+        duration = self.evaluation_duration
+        if isinstance(duration, int):
             # RLlib averages over the last 100 episodes only, however many an evaluation runs.
-            self.metrics_num_episodes_for_smoothing = max(
-                self.metrics_num_episodes_for_smoothing, self.evaluation_duration
-            )
+            window = max(int(self.get("metrics_num_episodes_for_smoothing")), duration)
+            self.reporting(metrics_num_episodes_for_smoothing=window)

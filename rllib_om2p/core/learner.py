@@ -80,8 +80,8 @@ class OfflineLearner(TorchLearner):
         if self._table.num_transitions < self._batch_size:
             raise ValueError(
                 f"train_batch_size_per_learner={self._batch_size} is larger than this learner's "
-                f"table of {self._table.num_transitions} transitions; lower train_batch_size or use "
-                "fewer learners."
+                f"table of {self._table.num_transitions} transitions; lower train_batch_size or "
+                "use fewer learners."
             )
 
         # Every rank starts from the same weights and then draws its own batches and noise; RLlib
@@ -284,7 +284,9 @@ class OfflineLearner(TorchLearner):
     # --- state ----------------------------------------------------------------------------------
 
     @override(TorchLearner)
-    def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> Any:
+    def get_state(
+        self, components: Any = None, *, not_components: Any = None, **kwargs: Any
+    ) -> Any:
         """Return RLlib's state and what resuming bit-identically needs besides the modules."""
         if self._diverged:
             raise DivergenceError(self._diverged)

@@ -104,10 +104,10 @@ class TransitionTable:
             num_slots = memory_budget // block_bytes - 2
             if num_slots < 2:
                 raise ValueError(
-                    f"table_memory_budget={memory_budget} bytes is too small: the largest row group "
-                    f"takes {block_bytes} bytes and the rolling window needs four of them. Raise the "
-                    f"budget to at least {4 * block_bytes} or write the dataset with fewer "
-                    "rows_per_group."
+                    f"table_memory_budget={memory_budget} bytes is too small: the largest row "
+                    f"group takes {block_bytes} bytes and the rolling window needs four of them. "
+                    f"Raise the budget to at least {4 * block_bytes} or write the dataset with "
+                    "fewer rows_per_group."
                 )
             self._num_slots = int(num_slots)
             self._slot_rows = max_block_rows
@@ -174,8 +174,8 @@ class TransitionTable:
             start = end
         if start != len(self._rows):
             raise ValueError(
-                f"the dataset promised {len(self._rows)} rows and gave {start}; it changed while it "
-                "was read. Check that no other process writes it."
+                f"the dataset promised {len(self._rows)} rows and gave {start}; it changed while "
+                "it was read. Check that no other process writes it."
             )
         return torch.cat(valid).to(self._device)
 

@@ -22,9 +22,7 @@ def make_learner(dataset: str, *, seed: int = 0, **training: object) -> OfflineL
     config = (
         OM2PConfig()
         .offline_data(input_=dataset)
-        .training(
-            actor_hidden=(16,), critic_hidden=(16,), train_batch_size=32, eta=0.3, **training
-        )
+        .training(actor_hidden=(16,), critic_hidden=(16,), train_batch_size=32, eta=0.3, **training)
         .debugging(seed=seed)
     )
     config.validate()
@@ -102,9 +100,9 @@ def test_non_finite_loss_stops_naming_update_phase_and_agent_and_saves_nothing(d
 
 
 def test_batch_larger_than_the_table_is_refused(dataset):
+    config = OM2PConfig().offline_data(input_=dataset).training(train_batch_size=401)
+    config.validate()
     with pytest.raises(ValueError, match="larger than this learner's table of 400 transitions"):
-        config = OM2PConfig().offline_data(input_=dataset).training(train_batch_size=401)
-        config.validate()
         config.build_learner()
 
 

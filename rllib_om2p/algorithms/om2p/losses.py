@@ -167,7 +167,8 @@ class ActorLoss:
                 bc_losses.append(self._matching_loss(index, group.obs, group.actions, group_draws))
             if self.eta > 0:
                 actions = self.networks.one_step(index, group.obs, group_draws.action_noise)
-                q_values.append(self.networks.critics[index](group.obs, actions).mean(0))
+                critic = self.networks.critics[index]
+                q_values.append(critic(group.obs, actions).mean(0))
         losses: Tensor | float = 0.0
         metrics = {}
         if bc_losses:
@@ -175,15 +176,13 @@ class ActorLoss:
             losses = losses + self.bc_weight * bc_loss
             metrics["bc_loss"] = bc_loss.detach()
         if q_values:
-            q = torch.cat(q_values)
-            losses = losses - self.eta * self._scaled(q).mean(1)
-            metrics["q_policy"] = q.mean(1).detach()
+            values = torch.cat(q_values)
+            losses = losses - self.eta * self._scaled(values).mean(1)
+            metrics["q_policy"] = values.mean(1).detach()
         assert isinstance(losses, Tensor)
         return losses, metrics
 
-    def _matching_loss(
-        self, index: int, obs: Tensor, actions: Tensor, draws: ActorDraws
-    ) -> Tensor:
+    def _matching_loss(self, index: int, obs: Tensor, actions: Tensor, draws: ActorDraws) -> Tensor:
         actor = self.networks.actors[index]
         r, t = sample_times(draws.uniforms, self.time_table, instant=draws.instant)
         z = interpolate(draws.path_noise, actions, r)

@@ -84,10 +84,13 @@ class Plain(nn.Module):
         super().__init__()
         self.weights = [w[index] for w in stack.weights]
         self.biases = [b[index, 0] for b in stack.biases]
-        self.norms = [(s[index, 0], h[index, 0]) for s, h in zip(stack.scales, stack.shifts)]
+        self.norms = [
+            (s[index, 0], h[index, 0]) for s, h in zip(stack.scales, stack.shifts, strict=True)
+        ]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        for weight, bias, (scale, shift) in zip(self.weights, self.biases, self.norms):
+        layers = zip(self.weights[:-1], self.biases[:-1], self.norms, strict=True)
+        for weight, bias, (scale, shift) in layers:
             x = functional.gelu(x @ weight + bias, approximate="tanh")
             x = functional.layer_norm(x, x.shape[-1:], scale, shift)
         return x @ self.weights[-1] + self.biases[-1]
@@ -200,7 +203,7 @@ def test_ablations_drop_exactly_their_term():
 
 
 def test_linear_velocity_net_gives_the_hand_computed_matching_loss():
-    """u = 2 z - r + t with one action: du/dr = 2 v - 1; x_0 = 0, x_1 = 1, r = 1/4, t = 3/4.
+    """Hand numbers for u = 2 z - r + t with one action: du/dr = 2 v - 1; x_0 = 0, x_1 = 1, r = 1/4, t = 3/4.
 
     z = 1/4, v = 1, u = 2/4 - 1/4 + 3/4 = 1, target = 1 + 1/2 (2 - 1) = 3/2, loss = 1/4.
     """

@@ -225,7 +225,8 @@ class Algorithm(RLlibAlgorithm):
             if found != expected:
                 raise ValueError(
                     f"agent {agent.name!r}: dataset {spec.dataset_id!r} has {expected}, "
-                    f"environment {env_name!r} has {found}; evaluate in the environment of the dataset."
+                    f"environment {env_name!r} has {found}; evaluate in the dataset's "
+                    "environment."
                 )
 
 

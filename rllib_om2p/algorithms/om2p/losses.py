@@ -18,6 +18,7 @@ from torch import Tensor
 from rllib_om2p.algorithms.om2p.networks import OM2PNetworks
 from rllib_om2p.core.agent_groups import JointBatch
 from rllib_om2p.nets.mixers import vdn
+from rllib_om2p.nets.velocity import VelocityNet
 from rllib_om2p.ops.bellman import Aggregate, aggregate, td_loss, td_target
 from rllib_om2p.ops.mean_flow import (
     conditional_velocity,
@@ -184,6 +185,7 @@ class ActorLoss:
 
     def _matching_loss(self, index: int, obs: Tensor, actions: Tensor, draws: ActorDraws) -> Tensor:
         actor = self.networks.actors[index]
+        assert isinstance(actor, VelocityNet)
         r, t = sample_times(draws.uniforms, self.time_table, instant=draws.instant)
         z = interpolate(draws.path_noise, actions, r)
         velocity = conditional_velocity(draws.path_noise, actions)

@@ -205,7 +205,8 @@ def test_ablations_drop_exactly_their_term():
 def test_linear_velocity_net_gives_the_hand_computed_matching_loss():
     """Hand numbers for u = 2 z - r + t with one action, so du/dr = 2 v - 1.
 
-    x_0 = 0, x_1 = 1, r = 1/4, t = 3/4; z = 1/4, v = 1, u = 2/4 - 1/4 + 3/4 = 1, target = 1 + 1/2 (2 - 1) = 3/2, loss = 1/4.
+    x_0 = 0, x_1 = 1, r = 1/4, t = 3/4; z = 1/4, v = 1,
+    u = 2/4 - 1/4 + 3/4 = 1, target = 1 + 1/2 (2 - 1) = 3/2, loss = 1/4.
     """
     group = AgentGroup((AgentSpec("a", 1, 1, (-1.0,), (1.0,)),), (0,))
     networks = OM2PNetworks(

@@ -1,0 +1,114 @@
+"""What every algorithm must do, asked of each by name; a new one is tested without a new test.
+
+The dataset has three agents of two shapes, whose names sort differently than they are ordered.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from rllib_om2p.algorithms import ALGORITHMS
+from rllib_om2p.core.config import OfflineConfig
+from rllib_om2p.core.learner import OfflineLearner
+from tests.small_data import UNEQUAL, write_random
+
+NAMES = sorted(ALGORITHMS)
+SMALL = {"actor_hidden": (16, 16), "critic_hidden": (16, 16), "train_batch_size": 32}
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(write_random(Path(tmp_path_factory.mktemp("data")) / "set"))
+
+
+def make_config(name: str, dataset: str, *, seed: int = 0) -> OfflineConfig:
+    config = ALGORITHMS[name][1]().offline_data(input_=dataset).debugging(seed=seed)
+    config.training(**{k: v for k, v in SMALL.items() if hasattr(config, k)})
+    config.validate()
+    return config
+
+
+def make_learner(name: str, dataset: str, **kwargs: Any) -> OfflineLearner:
+    learner = make_config(name, dataset, **kwargs).build_learner()
+    assert isinstance(learner, OfflineLearner)
+    return learner
+
+
+def weights(learner: OfflineLearner) -> dict[str, torch.Tensor]:
+    return {k: v.clone() for k, v in learner._networks.state_dict().items()}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_config_belongs_to_its_algorithm_and_copies(name):
+    algorithm, config_class = ALGORITHMS[name]
+    config = algorithm.get_default_config()
+    assert type(config) is config_class
+    assert config.algo_class is algorithm
+    assert config.copy().to_dict().keys() == config.to_dict().keys()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_trained_parameter_moves_and_stays_finite(name, dataset):
+    learner = make_learner(name, dataset)
+    before = weights(learner)
+    learner.update(num_updates=5)
+    trained = {id(p) for phase in learner._phases for p in phase.parameters()}
+    assert trained
+    for key, parameter in learner._networks.named_parameters():
+        assert torch.isfinite(parameter).all(), key
+        if id(parameter) in trained:
+            assert not torch.equal(parameter, before[key]), key
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_resumed_learner_continues_bit_identically(name, dataset):
+    first, second = make_learner(name, dataset), make_learner(name, dataset, seed=9)
+    first.update(num_updates=3)
+    second.set_state(first.get_state())
+    first.update(num_updates=3)
+    second.update(num_updates=3)
+    for key, value in weights(first).items():
+        assert torch.equal(value, weights(second)[key]), key
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_modules_act_inside_their_own_box_from_raw_observations(name, dataset):
+    learner = make_learner(name, dataset)
+    learner.update(num_updates=2)
+    rng = np.random.default_rng(0)
+    for agent_id, obs_dim, action_dim in UNEQUAL:
+        obs = torch.from_numpy(rng.normal(3, 20, (64, obs_dim)).astype("f4"))
+        actions = learner.module[agent_id].forward_inference({"obs": obs})["actions"]
+        assert actions.shape == (64, action_dim)
+        assert actions.dtype == torch.float32
+        assert actions.min() >= -2.0
+        assert actions.max() <= 1.0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_agents_keep_the_datasets_order_and_their_own_columns(name, tmp_path):
+    swapped = str(write_random(tmp_path / "set", agents=(UNEQUAL[2], UNEQUAL[0], UNEQUAL[1])))
+    learner = make_learner(name, swapped)
+    order = [agent for group in learner._layout.groups for agent in group.agent_ids]
+    assert order == ["arm_2", "arm_10", "walker"]
+    statistics = learner._dataset.statistics()
+    for agent in order:
+        np.testing.assert_allclose(
+            learner.module[agent].obs_mean, statistics.obs[agent].mean, rtol=1e-5
+        )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_metrics_of_an_update_name_agents_and_phases(name, dataset):
+    learner = make_learner(name, dataset)
+    metrics = learner.update(num_updates=2)
+    for phase in learner._phases:
+        places = [agent for agent, _, _ in UNEQUAL]
+        values = [metrics[p].get(f"{phase.name}_loss") for p in places if p in metrics]
+        values.append(metrics["__all_modules__"].get(f"{phase.name}_loss"))
+        assert any(value is not None for value in values), phase.name

@@ -123,10 +123,10 @@ class OfflineLearner(TorchLearner):
     def _build_table(self) -> TransitionTable:
         dataset, config = self._dataset, self.config
         shard = {"rank": self._learner_index, "num_shards": self._world_size}
-        seed = 0 if config.seed is None else int(config.seed)
 
         def read_epoch(epoch: int) -> Iterator[Block]:
-            blocks = dataset.blocks(self._layout.columns, shuffle_seed=seed + epoch, **shard)
+            # Not seeded by the config: a checkpoint's counters mean rows of this order.
+            blocks = dataset.blocks(self._layout.columns, shuffle_seed=epoch, **shard)
             for packed in blocks:
                 yield Block(self._transform(packed.rows), packed.valid)
 

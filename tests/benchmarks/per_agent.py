@@ -78,6 +78,12 @@ class PerAgentUpdate:
         critic_losses, policy_losses = zip(*losses, strict=True)
         return torch.stack(critic_losses), torch.stack(policy_losses)
 
+    def to(self, dtype: torch.dtype) -> None:
+        """Change the precision in place."""
+        for agent in self.agents:
+            for net in (agent.policy, agent.critics, agent.target_critics):
+                net.to(dtype)
+
     def _update_agent(self, agent: PlainAgent, batch: Batch, draws: Draws) -> tuple[Tensor, Tensor]:
         with self._precision():
             critic_loss = self._critic_loss(agent, batch, draws)

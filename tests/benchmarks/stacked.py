@@ -79,6 +79,12 @@ class StackedUpdate:
         )
         return critic_losses, policy_losses
 
+    def to(self, dtype: torch.dtype) -> None:
+        """Change the precision in place."""
+        for net in (self.policy, self.critic, self.target_critic):
+            net.to(dtype)
+        self.table = self.table.to(dtype)
+
     def _step(self, net: nn.Module, optimizer, loss_fn, batch: Batch, draws: Draws) -> Tensor:  # noqa: ANN001
         # A compiled backward is one node: it computes the gradient of everything that asks for one.
         for other in (self.policy, self.critic):

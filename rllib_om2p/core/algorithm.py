@@ -132,6 +132,12 @@ class Algorithm(RLlibAlgorithm):
         module.set_state(state[COMPONENT_LEARNER][COMPONENT_RL_MODULE][module_id])
         return module
 
+    @property
+    def num_updates(self) -> int:
+        """Gradient updates since the start, those before a restoration included."""
+        (count, *_) = self.learner_group.foreach_learner(lambda learner: learner._num_updates)
+        return int(count.get())
+
     # --- checkpoints ----------------------------------------------------------------------------
 
     @override(RLlibAlgorithm)

@@ -1,17 +1,23 @@
 """Whole checkpoints only: written beside their place, marked last, moved there at once.
 
-Knows directories and one marker file; nothing of what a checkpoint holds.
+Knows directories, one marker file and where RLlib keeps the config; nothing of what else there is.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from ray.rllib.utils.checkpoints import Checkpointable
+
+if TYPE_CHECKING:
+    from rllib_om2p.core.config import OfflineConfig
 
 MARKER = "rllib_om2p_checkpoint.json"
 
@@ -70,3 +76,20 @@ def read_marker(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"{str(path)!r} is not a whole checkpoint: {MARKER} is missing; {reason}.")
     content: dict[str, Any] = json.loads(marker.read_text())
     return content
+
+
+def read_config(path: str | Path) -> OfflineConfig:
+    """Return a copy of the config that a checkpoint's algorithm was built with; it can be changed.
+
+    Loading executes code (it is a pickle): trust the checkpoint first.
+
+    Raises:
+        ValueError: The path is no checkpoint of this package, or a half-written one.
+    """
+    read_marker(path)
+    file = Path(path).expanduser() / Checkpointable.CLASS_AND_CTOR_ARGS_FILE_NAME
+    with file.open("rb") as opened:
+        built = pickle.load(opened)
+    settings = built["ctor_args_and_kwargs"][0][0]
+    config: OfflineConfig = built["class"].get_default_config().update_from_dict(settings)
+    return config

@@ -6,6 +6,7 @@ it. `validate` opens the dataset and fills RLlib's multi-agent settings from it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,6 +30,12 @@ if TYPE_CHECKING:
     from rllib_om2p.core.phases import Networks, Phase
 
 Precision = Literal["float32", "bfloat16"]
+
+
+def absolute(input_: str | os.PathLike[str]) -> str:
+    """Return a local path (or glob) as an absolute one; URIs and "" stay as they are."""
+    text = os.fspath(input_)
+    return text if not text or "://" in text else os.path.abspath(os.path.expanduser(text))
 
 
 def agent_is_module(agent_id: str, *args: Any, **kwargs: Any) -> str:
@@ -121,7 +128,8 @@ class OfflineConfig(AlgorithmConfig):
 
         Args:
             input_: A dataset's directory, file, list of files, glob, or a URI that pyarrow or
-                fsspec reads (s3://, gs://, hf://).
+                fsspec reads (s3://, gs://, hf://). Local paths are made absolute here: Tune's
+                workers run in other folders.
             normalize_observations: Centre and scale observations by the dataset's statistics
                 (default True). The constants are stored in the modules.
             standardize_rewards: Centre and scale rewards by the dataset's statistics, per agent
@@ -144,7 +152,10 @@ class OfflineConfig(AlgorithmConfig):
                     "cannot read multi-agent episodes and is not used here; remove it."
                 )
         if input_ is not NotProvided:
-            kwargs["input_"] = input_ if isinstance(input_, str) else [str(p) for p in input_]
+            if isinstance(input_, (str, os.PathLike)):
+                kwargs["input_"] = absolute(input_)
+            else:
+                kwargs["input_"] = [absolute(path) for path in input_]
         super().offline_data(**kwargs)
         self._assign(
             normalize_observations=normalize_observations,

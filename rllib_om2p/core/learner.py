@@ -12,6 +12,7 @@ checksums compared over the ranks after build and after restore.
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
 from collections.abc import Iterator
@@ -301,7 +302,8 @@ class OfflineLearner(TorchLearner):
                 "dataset_id": self._dataset.spec.dataset_id,
                 "dataset_fingerprint": self._dataset.fingerprint,
             }
-        return state
+        # Tensors and RLlib arrays share the parameters' memory; the next update changes it.
+        return copy.deepcopy(state)
 
     @override(TorchLearner)
     def set_state(self, state: Any) -> None:
@@ -318,7 +320,8 @@ class OfflineLearner(TorchLearner):
         self._diverged = None
         self._networks.load_state_dict(training["networks"])
         for name, optimizer_state in training["optimizers"].items():
-            self._optimizers[name].load_state_dict(optimizer_state)
+            # Adam keeps the tensors that it is given.
+            self._optimizers[name].load_state_dict(copy.deepcopy(optimizer_state))
         self._num_updates = int(training["num_updates"])
         ranks = training["ranks"]
         if len(ranks) == self._world_size:

@@ -321,6 +321,18 @@ def test_batch_that_does_not_divide_by_learners_is_refused(spread):
         make_config(spread, train_batch_size=65).learners(num_learners=2).validate()
 
 
+def test_relative_paths_become_absolute_and_uris_stay(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def given(input_):
+        return OM2PConfig().offline_data(input_=input_).input_
+
+    assert given("data/set") == str(tmp_path / "data" / "set")
+    assert given(Path("data/set")) == str(tmp_path / "data" / "set")
+    assert given(["a/*.parquet", "/b"]) == [str(tmp_path / "a" / "*.parquet"), "/b"]
+    assert given("s3://bucket/set") == "s3://bucket/set"
+
+
 def test_settings_of_rllibs_own_reader_are_refused():
     with pytest.raises(ValueError, match="single-agent reader"):
         OM2PConfig().offline_data(input_="x", input_read_method="read_json")

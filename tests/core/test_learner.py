@@ -111,8 +111,7 @@ def test_older_checkpoint_replaces_newer_weights(dataset):
     learner.update(num_updates=2)
     state = learner.get_state()
     state = {key: value for key, value in state.items() if key != "training_state"}
-    old = {k: v.copy() for k, v in state["rl_module"]["arm_2"].items()}
-    state["rl_module"] = {**state["rl_module"], "arm_2": old}
+    old = state["rl_module"]["arm_2"]
     learner.update(num_updates=2)
     learner.set_state(state)
     restored = learner.module["arm_2"].get_state()

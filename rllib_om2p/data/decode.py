@@ -60,6 +60,29 @@ class PackedBlock(NamedTuple):
     source: str
 
 
+def read_table(rows: RowRange, names: Sequence[str]) -> pa.Table:
+    """Read columns of a row range as they are stored, unchecked.
+
+    Raises:
+        DataError: The file changed or is damaged.
+    """
+    try:
+        with rows.source.filesystem.open_input_file(rows.source.path) as file:
+            parquet = pq.ParquetFile(file, pre_buffer=True)
+            table = parquet.read_row_group(rows.group, columns=list(names), use_threads=True)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(
+            f"{rows.where} cannot be read: {error}. The file is damaged or was replaced; copy or "
+            "write it again."
+        ) from error
+    if rows.stop > table.num_rows:
+        raise DataError(
+            f"{rows.where} has {table.num_rows} rows, but {rows.stop} when it was opened: the file "
+            "was replaced; open the dataset again."
+        )
+    return table.slice(rows.start, rows.stop - rows.start)
+
+
 def decode(
     rows: RowRange, columns: Mapping[str, Column], names: Sequence[str], *, check: bool = True
 ) -> tuple[dict[str, AnyArray], RowIndex]:
@@ -78,21 +101,7 @@ def decode(
         DataError: The file changed or is damaged, or its rows break the contract.
     """
     wanted = list(dict.fromkeys([*INDEX_COLUMNS, *names]))
-    try:
-        with rows.source.filesystem.open_input_file(rows.source.path) as file:
-            parquet = pq.ParquetFile(file, pre_buffer=True)
-            table = parquet.read_row_group(rows.group, columns=wanted, use_threads=True)
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(
-            f"{rows.where} cannot be read: {error}. The file is damaged or was replaced; copy or "
-            "write it again."
-        ) from error
-    if rows.stop > table.num_rows:
-        raise DataError(
-            f"{rows.where} has {table.num_rows} rows, but {rows.stop} when it was opened: the file "
-            "was replaced; open the dataset again."
-        )
-    table = table.slice(rows.start, rows.stop - rows.start)
+    table = read_table(rows, wanted)
     values = {name: _to_numpy(table[name], columns[name], rows.where) for name in wanted}
     index = RowIndex(values["episode_id"], values["step"], values["valid"])
     check_episodes(index, rows.where)

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -20,29 +20,34 @@ import ray.data
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
-from rllib_om2p.data.decode import PackedBlock, RowRange, pack
+from rllib_om2p.data.decode import PackedBlock, RowRange, pack, read_table
 from rllib_om2p.data.schema import Column, DataError
 
 MAX_CONCURRENT_TASKS = 2
-# Finished blocks wait here for a slow consumer, such as the rolling window of a learner.
-MAX_BUFFERED_BYTES = 256 * 2**20
+# Read at once into Ray's object store; a larger row group is a chunk of its own.
+MAX_CHUNK_BYTES = 128 * 2**20
+
+ReadRange: TypeAlias = Callable[[int, RowRange], pa.Table]
 
 
 class EpisodesDatasource(Datasource):  # type: ignore[misc]
-    """Packed rows of whole episodes as a Ray Data source, one block per row range."""
+    """Row ranges as a Ray Data source, one read task and one block per range.
 
-    def __init__(
-        self, ranges: Sequence[RowRange], columns: Mapping[str, Column], names: Sequence[str]
-    ) -> None:
+    Args:
+        ranges: What to read.
+        read: Reads a range, given its position and itself, into a table.
+        row_bytes: Estimated size of a row.
+    """
+
+    def __init__(self, ranges: Sequence[RowRange], read: ReadRange, *, row_bytes: int = 0) -> None:
         super().__init__()
         self._ranges = list(ranges)
-        self._columns = dict(columns)
-        self._names = list(names)
-        self._row_bytes = 4 * sum(columns[name].width for name in names) + 13
+        self._read = read
+        self._row_bytes = row_bytes
 
-    def estimate_inmemory_data_size(self) -> int:
-        """Return the size of all packed rows in bytes."""
-        return sum(r.stop - r.start for r in self._ranges) * self._row_bytes
+    def estimate_inmemory_data_size(self) -> int | None:
+        """Return the estimated size of all rows in bytes, None if unknown."""
+        return sum(r.stop - r.start for r in self._ranges) * self._row_bytes or None
 
     def get_read_tasks(
         self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None
@@ -51,30 +56,46 @@ class EpisodesDatasource(Datasource):  # type: ignore[misc]
         return [self._read_task(number, rows) for number, rows in enumerate(self._ranges)]
 
     def _read_task(self, number: int, rows: RowRange) -> ReadTask:
-        num_rows = rows.stop - rows.start
+        num_rows, read = rows.stop - rows.start, self._read
         metadata = BlockMetadata(
             num_rows=num_rows,
-            size_bytes=num_rows * self._row_bytes,
+            size_bytes=num_rows * self._row_bytes or None,
             input_files=[rows.source.path],
             exec_stats=None,
         )
-        return ReadTask(_reader(number, rows, self._columns, self._names), metadata)
+        return ReadTask(lambda: [read(number, rows)], metadata)
 
 
-def _reader(
-    number: int, rows: RowRange, columns: Mapping[str, Column], names: Sequence[str]
-) -> Callable[[], Iterable[pa.Table]]:
-    # A closure over these four only: Ray ships it to the worker.
-    def read() -> Iterable[pa.Table]:
+def stored_rows(ranges: Sequence[RowRange], names: Sequence[str]) -> Any:
+    """Return a Ray Data Dataset of the rows as they are stored.
+
+    `ray.data.read_parquet` of several files fails now and then where aiohttp is not installed (a
+    race between its threads in path_util.py:520, Ray 2.60), and knows one file system per call.
+    """
+
+    def read(_: int, rows: RowRange) -> pa.Table:
+        return read_table(rows, names)
+
+    return ray.data.read_datasource(
+        EpisodesDatasource(ranges, read), override_num_blocks=len(ranges)
+    )
+
+
+def _packed_reader(columns: Mapping[str, Column], names: Sequence[str]) -> ReadRange:
+    def read(number: int, rows: RowRange) -> pa.Table:
         try:
             block = pack(rows, columns, names)
         except DataError as error:
             width = sum(columns[name].width for name in names)
-            yield _to_table(number, np.zeros((1, width), np.float32), [False], [-1], str(error))
-        else:
-            yield _to_table(number, block.rows, block.valid, block.episode_ids, None)
+            return _to_table(number, np.zeros((1, width), np.float32), [False], [-1], str(error))
+        return _to_table(number, block.rows, block.valid, block.episode_ids, None)
 
     return read
+
+
+def _row_bytes(width: int) -> int:
+    """Return the size of one packed row, with episode id, range, flag and error offset."""
+    return 4 * width + 8 + 4 + 1 + 4
 
 
 def _to_table(number: int, rows: Any, valid: Any, episode_ids: Any, error: str | None) -> pa.Table:
@@ -93,22 +114,49 @@ def _to_table(number: int, rows: Any, valid: Any, episode_ids: Any, error: str |
 def iter_blocks(
     ranges: Sequence[RowRange], columns: Mapping[str, Column], names: Sequence[str]
 ) -> Iterator[PackedBlock]:
-    """Yield the packed row ranges in order, read ahead by Ray Data.
+    """Yield the packed row ranges in order, read chunk by chunk through Ray Data.
+
+    Nothing runs between two chunks. A Ray Data execution left open would keep its scheduling loop
+    busy while the consumer pauses, and closing it after `ray.shutdown()` starts a new Ray and hangs
+    (Ray 2.60: streaming_executor.py:355 into auto_init_hook.py:13).
 
     Raises:
         DataError: A row range breaks the contract.
     """
+    read = _packed_reader(columns, names)
+    row_bytes = _row_bytes(sum(columns[name].width for name in names))
+    chunk: list[RowRange] = []
+    num_bytes = 0
+    for rows in ranges:
+        size = (rows.stop - rows.start) * row_bytes
+        if chunk and num_bytes + size > MAX_CHUNK_BYTES:
+            yield from _read_chunk(chunk, read, row_bytes)
+            chunk, num_bytes = [], 0
+        chunk.append(rows)
+        num_bytes += size
+    yield from _read_chunk(chunk, read, row_bytes)
+
+
+def _read_chunk(
+    ranges: Sequence[RowRange], read: ReadRange, row_bytes: int
+) -> Iterator[PackedBlock]:
     dataset = ray.data.read_datasource(
-        EpisodesDatasource(ranges, columns, names),
+        EpisodesDatasource(ranges, read, row_bytes=row_bytes),
         num_cpus=0,
-        concurrency=MAX_CONCURRENT_TASKS,
+        concurrency=min(MAX_CONCURRENT_TASKS, len(ranges)),
         override_num_blocks=len(ranges),
     )
-    _configure(dataset.context)
+    # The context is this dataset's own copy.
+    dataset.context.enable_progress_bars = False
+    dataset.context.print_on_execution_start = False
+    dataset.context.execution_options.preserve_order = True
+    # One block per read task, however large: blocks must not be cut inside an episode.
+    dataset.context.target_max_block_size = None
     with _quiet():
-        batches = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
-        for table in batches:
-            yield _from_table(table, ranges)
+        tables = list(dataset.iter_batches(batch_size=None, batch_format="pyarrow"))
+    tables.reverse()
+    while tables:
+        yield _from_table(tables.pop(), ranges)
 
 
 @contextlib.contextmanager
@@ -126,19 +174,6 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in before.items():
             logger.setLevel(level)
-
-
-def _configure(context: Any) -> None:
-    """Keep Ray Data in order, quiet and small; the context is this dataset's own copy."""
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    context.execution_options.preserve_order = True
-    limits = context.execution_options.resource_limits
-    context.execution_options.resource_limits = limits.copy(object_store_memory=MAX_BUFFERED_BYTES)
-    # One block per read task, however large: blocks must not be cut inside an episode.
-    context.target_max_block_size = None
-    # A consumer may pause for hours between two blocks; that is no failure.
-    context.execution_no_progress_timeout_s = -1
 
 
 def _from_table(table: pa.Table, ranges: Sequence[RowRange]) -> PackedBlock:

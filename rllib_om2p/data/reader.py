@@ -280,16 +280,12 @@ class OfflineDataset:
         Args:
             columns: Read only these columns.
         """
-        import ray.data
+        names = list(columns) if columns is not None else list(self._columns)
+        for name in names:
+            self._column(name)
+        from rllib_om2p.data.ray_source import stored_rows
 
-        filesystem = self._files[0].source.filesystem
-        if any(file.source.filesystem != filesystem for file in self._files):
-            raise DataError("Files on different file systems make no single Ray Data Dataset.")
-        return ray.data.read_parquet(
-            list(self.files),
-            filesystem=filesystem,
-            columns=list(columns) if columns is not None else None,
-        )
+        return stored_rows(self._index.ranges, names)
 
 
 def _ray_is_running() -> bool:

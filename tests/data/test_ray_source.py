@@ -9,6 +9,7 @@ import textwrap
 import numpy as np
 import pytest
 
+from rllib_om2p.data import ray_source
 from rllib_om2p.data.reader import OfflineDataset
 from rllib_om2p.data.schema import DataError
 
@@ -34,6 +35,15 @@ def test_ray_and_this_process_give_the_same_blocks(dataset_path, settings):
         assert np.array_equal(ours.episode_ids, theirs.episode_ids)
         assert ours.episode_ids.dtype == theirs.episode_ids.dtype
         assert ours.source == theirs.source
+
+
+def test_chunks_of_any_size_give_the_same_blocks(dataset_path, monkeypatch):
+    dataset = OfflineDataset.open(str(dataset_path))
+    expected = [block.source for block in dataset.blocks(COLUMNS, use_ray=False)]
+    for size in (0, 1200):
+        monkeypatch.setattr(ray_source, "MAX_CHUNK_BYTES", size)
+        blocks = list(dataset.blocks(COLUMNS, use_ray=True))
+        assert [block.source for block in blocks] == expected
 
 
 def test_iteration_may_stop_early_and_start_again(dataset_path):
@@ -70,6 +80,7 @@ def test_users_get_a_plain_ray_dataset(dataset_path):
 QUIET_READER = """
 import sys
 import ray
+from rllib_om2p.data import ray_source
 from rllib_om2p.data.reader import OfflineDataset
 
 ray.init(address="local", num_cpus=1, include_dashboard=False, logging_level="ERROR")
@@ -86,14 +97,19 @@ class Learner:
 
 learner = Learner.remote()
 print(ray.get(learner.read.remote(sys.argv[1]), timeout=60), flush=True)
+abandoned = dataset.blocks(["step"], use_ray=True)
+next(abandoned)
+ray.shutdown()
+del abandoned
+assert not ray.is_initialized()
 """
 
 
-def test_a_learner_that_holds_every_cpu_reads_and_nothing_is_printed(dataset_path):
+def test_a_learner_that_holds_every_cpu_reads_quietly_and_ends_cleanly(dataset_path):
     """In its own process and Ray, so that the only CPU is really taken."""
     command = [sys.executable, "-c", textwrap.dedent(QUIET_READER), str(dataset_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split("reading\n")[1].split("\n")[:2] == ["40", "40"]
-    assert "Dataset" not in done.stderr
-    assert "rogress" not in done.stderr
+    for chatter in ("execution finished", "Progress bars", "Traceback"):
+        assert chatter not in done.stdout + done.stderr

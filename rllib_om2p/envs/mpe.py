@@ -18,7 +18,7 @@ from typing import Any, cast
 
 import numpy as np
 from gymnasium import spaces
-from mpe2._mpe_utils.core import Agent, World
+from mpe2._mpe_utils.core import Agent, Landmark, World
 from mpe2._mpe_utils.scenario import BaseScenario
 from mpe2._mpe_utils.simple_env import SimpleEnv
 from mpe2.simple_spread import simple_spread
@@ -31,6 +31,9 @@ from rllib_om2p.envs.paper_constants import (
     MAX_CYCLES,
     NEAREST_REWARD_CAP,
 )
+
+# Half the width of the drawn world; entities start within 1.
+_SIGHT = 1.3
 
 
 class PaperWorld(World):
@@ -133,6 +136,21 @@ class PaperMPE(SimpleEnv):
         gain = FORCE_GAIN if agent.accel is None else agent.accel
         agent.action.u = np.clip(force, -1.0, 1.0) * gain
         agent.action.c = np.zeros(self.world.dim_c)
+
+    def draw(self) -> None:
+        """Draw with a camera that stands still while everybody stays in its sight.
+
+        mpe2 zooms each frame to the outermost agent or landmark, so that landmarks seem to move.
+        """
+        corner = Landmark()
+        corner.size = 0.0
+        corner.color = np.zeros(3)
+        corner.state.p_pos = np.full(self.world.dim_p, _SIGHT)
+        self.world.landmarks.append(corner)
+        try:
+            super().draw()
+        finally:
+            self.world.landmarks.pop()
 
 
 class PaperMPEParallel(aec_to_parallel_wrapper):

@@ -132,7 +132,11 @@ def make(name: str, **kwargs: Any) -> ParallelEnv:
 
 
 def register() -> None:
-    """Give RLlib every name, so that `config.environment(name, env_config=kwargs)` works."""
+    """Give RLlib every name, so that `config.environment(name, env_config=kwargs)` works.
+
+    The key "first_seed" fixes the start states: the k-th reset without a seed of its own uses
+    first_seed + k. All environments of one `env_config` start alike, so let one play at a time.
+    """
     from ray.tune.registry import register_env
 
     for name in _ENTRIES:
@@ -142,7 +146,9 @@ def register() -> None:
 def _create_for_rllib(name: str, config: Mapping[str, Any]) -> MultiAgentEnv:
     from rllib_om2p.envs.rllib_env import RLlibParallelEnv
 
-    return RLlibParallelEnv(make(name, **config))
+    settings = dict(config)
+    first_seed = settings.pop("first_seed", None)
+    return RLlibParallelEnv(make(name, **settings), first_seed=first_seed)
 
 
 def _entry(name: str) -> _Entry:

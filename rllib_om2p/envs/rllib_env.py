@@ -25,8 +25,16 @@ class RLlibParallelEnv(MultiAgentEnv):
         env: The wrapped PettingZoo environment.
     """
 
-    def __init__(self, env: ParallelEnv) -> None:
+    def __init__(self, env: ParallelEnv, *, first_seed: int | None = None) -> None:
+        """Wrap an environment.
+
+        Args:
+            env: The environment.
+            first_seed: The k-th reset without a seed of its own uses first_seed + k, so that
+                whoever plays meets the same start states; None leaves them to chance.
+        """
         self.env = env
+        self._next_seed = first_seed
         self.possible_agents = list(env.possible_agents)
         self.agents = list(env.possible_agents)
         self.observation_spaces = {
@@ -42,6 +50,8 @@ class RLlibParallelEnv(MultiAgentEnv):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Start an episode and return observations and infos by agent."""
+        if seed is None and self._next_seed is not None:
+            seed, self._next_seed = self._next_seed, self._next_seed + 1
         super().reset(seed=seed, options=options)
         obs, infos = self.env.reset(seed=seed, options=options)
         self.agents = list(self.env.agents)

@@ -150,6 +150,7 @@ def save_gif(
     *,
     fps: float = 10.0,
     captions: str | Sequence[str] = "",
+    steps: Sequence[int] | None = None,
     hold_last: float = 1.0,
 ) -> None:
     """Write frames as a looping GIF with a bar under each: caption, step counter, progress.
@@ -159,18 +160,25 @@ def save_gif(
         frames: Pictures of one size, each (H, W, 3) uint8; frame k shows the state after step k.
         fps: Frames per second; GIF rounds to hundredths of a second.
         captions: One for all, or one per frame.
+        steps: What the counter shows, one per frame; several episodes start again at 0. The
+            frame's own number by default.
         hold_last: Seconds that the last frame stands before the loop.
 
     Raises:
-        ValueError: No frame, frames of different or wrong shapes, or another number of captions.
+        ValueError: No frame, frames of different or wrong shapes, or another number of captions
+            or steps.
     """
     _check_frames(frames)
     texts = [captions] * len(frames) if isinstance(captions, str) else list(captions)
     if len(texts) != len(frames):
         raise ValueError(f"captions must be one or {len(frames)}, one per frame, got {len(texts)}.")
+    counts = list(range(len(frames))) if steps is None else list(steps)
+    if len(counts) != len(frames):
+        raise ValueError(f"steps must be {len(frames)}, one per frame, got {len(counts)}.")
+    last = max(counts)
     pictures = [
-        _with_bar(frame, text, step, len(frames) - 1)
-        for step, (frame, text) in enumerate(zip(frames, texts, strict=True))
+        _with_bar(frame, text, step, last)
+        for frame, text, step in zip(frames, texts, counts, strict=True)
     ]
     # One palette for all frames: with one each the colours would flicker.
     palette = _shared_palette(pictures)

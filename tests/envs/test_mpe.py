@@ -120,3 +120,19 @@ def test_render_shows_the_agents_without_a_display(monkeypatch: pytest.MonkeyPat
     assert first.dtype == np.uint8
     assert (first != 255).any()
     assert (first != second).any()
+
+
+def test_camera_stands_still_while_agents_move() -> None:
+    env = envs.make(NAME, render_mode="rgb_array")
+    env.reset(seed=0)
+
+    def landmarks() -> np.ndarray:
+        return (env.render() == 50).all(axis=-1)  # their grey; they are drawn over the agents
+
+    before = landmarks()
+    for _ in range(5):
+        env.step(_actions(env, 1.0))
+    np.testing.assert_array_equal(landmarks(), before)
+    assert before.any()
+    assert len(env.unwrapped.world.landmarks) == 3
+    env.close()

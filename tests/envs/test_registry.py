@@ -105,6 +105,15 @@ def test_rllib_env_passes_settings_on_and_renders() -> None:
         _rllib_env(no_such_setting=1)
 
 
+def test_rllib_env_with_a_first_seed_counts_resets_that_bring_no_seed() -> None:
+    env, reference = _rllib_env(first_seed=40), envs.make(NAME)
+    for own_seed, expected_seed in [(None, 40), (7, 7), (None, 41), (None, 42)]:
+        obs, _ = env.reset(seed=own_seed)
+        expected, _ = reference.reset(seed=expected_seed)
+        for agent, value in obs.items():
+            np.testing.assert_array_equal(value, expected[agent])
+
+
 def test_rllib_env_runner_samples_whole_episodes_of_every_agent() -> None:
     from ray.rllib.algorithms.ppo import PPOConfig
     from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner

@@ -96,6 +96,17 @@ def test_gif_caption_changes_with_the_step(tmp_path: Path) -> None:
     assert np.array_equal(first, third)
 
 
+def test_gif_bar_starts_again_with_each_episode(tmp_path: Path) -> None:
+    save_gif(tmp_path / "rollout.gif", frames(4), steps=[0, 1, 0, 1])
+    filled = [
+        int((np.abs(picture[240] - np.array((86, 180, 233))).max(axis=-1) <= 12).sum())
+        for picture in read_gif(tmp_path / "rollout.gif")
+    ]
+    assert filled == [0, 240, 0, 240]
+    with pytest.raises(ValueError, match="steps must be 4"):
+        save_gif(tmp_path / "rollout.gif", frames(4), steps=[0, 1])
+
+
 def test_gif_timing_follows_fps_and_holds_the_last_frame(tmp_path: Path) -> None:
     save_gif(tmp_path / "rollout.gif", frames(3), fps=8, hold_last=1.5)
     durations = []

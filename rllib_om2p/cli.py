@@ -1,0 +1,403 @@
+"""The command rllib-om2p: make-dataset, audit, train, evaluate; glue between arguments and parts.
+
+Heavy imports stand inside the commands, so that --help answers at once. Mistakes of the user end
+with one message and status 2, without a traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import difflib
+import inspect
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rllib_om2p import __version__
+
+if TYPE_CHECKING:
+    from rllib_om2p.core.config import OfflineConfig
+    from rllib_om2p.core.playing import Played
+    from rllib_om2p.core.run import Iteration
+
+USER_ERROR = 2
+DIVERGED = 3
+INTERRUPTED = 130
+GIF_EPISODES = 3
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    options = _parser().parse_args(arguments)
+    from rllib_om2p.core.console import quiet
+
+    quiet()
+    try:
+        options.run(options)
+    except KeyboardInterrupt:
+        _complain("stopped.")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of a pipe has gone (`| head`); Python must not complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, RuntimeError, OSError) as error:
+        if options.traceback:
+            raise
+        return _explain(error)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="rllib-om2p",
+        description="Offline multi-agent reinforcement learning for Ray RLlib.",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Any, text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(
+            name, help=text, description=text, formatter_class=argparse.RawTextHelpFormatter
+        )
+        added.set_defaults(run=run)
+        added.add_argument("--traceback", action="store_true", help="show where an error came from")
+        return added
+
+    make = command("make-dataset", _make_dataset, "Write a dataset with the behaviour policies.")
+    make.add_argument("env", metavar="ENV", help="such as mpe/simple_spread")
+    make.add_argument(
+        "quality", metavar="QUALITY", help="random, medium-replay, medium, medium-expert or expert"
+    )
+    make.add_argument("--steps", type=int, help="joint steps (100,000; medium-replay: 97,500)")
+    make.add_argument("--out", required=True, metavar="DIR", help="where to write it")
+    make.add_argument("--seed", type=int, default=0, help="of start states and noise (0)")
+    make.add_argument(
+        "--expert-fraction", type=float, help="part of the expert in medium-expert (0.1)"
+    )
+    make.add_argument("--overwrite", action="store_true", help="replace a dataset that is there")
+
+    audit = command("audit", _audit, "Check a dataset and show what is in it.")
+    audit.add_argument("input", metavar="DATASET", help="directory, file, glob or URI")
+    audit.add_argument("--out", metavar="DIR", help="write audit.md and audit.json there as well")
+
+    train = command("train", _train, "Train on a dataset; checkpoints and progress go to --out.")
+    train.add_argument("input", metavar="DATASET", help="directory, file, glob or URI")
+    train.add_argument("--out", required=True, metavar="DIR", help="directory of the run")
+    train.add_argument("--algorithm", help="OM2P (default)")
+    train.add_argument(
+        "--updates",
+        type=int,
+        default=10_000,
+        metavar="N",
+        help="gradient updates in total, those of a resumed run included,\n"
+        "rounded up to whole iterations (10,000)",
+    )
+    train.add_argument(
+        "--set",
+        dest="settings",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=VALUE",
+        help="hyperparameters, such as eta=0.3 lr=1e-3 actor_hidden=128,128;\n"
+        "see help(OM2PConfig.training) and help(OM2PConfig.offline_data)",
+    )
+    train.add_argument("--seed", type=int, help="of weights, batches and noise (0)")
+    train.add_argument("--num-learners", type=int, metavar="N", help="0 (default): in this process")
+    train.add_argument("--env", help="evaluate in it; by default the dataset's, if we have it")
+    train.add_argument(
+        "--eval-every", type=int, metavar="N", help="iterations between evaluations; 0: never (1)"
+    )
+    train.add_argument(
+        "--eval-episodes", type=int, metavar="N", help="episodes of an evaluation (20)"
+    )
+    train.add_argument("--resume", metavar="CHECKPOINT", help="continue from it, with its settings")
+
+    evaluate = command("evaluate", _evaluate, "Play a checkpoint and score it.")
+    evaluate.add_argument("checkpoint", metavar="CHECKPOINT", help="of train, or a run's directory")
+    evaluate.add_argument("--env", help="by default the one that the dataset names")
+    evaluate.add_argument("--episodes", type=int, default=500, metavar="N", help="how many (500)")
+    evaluate.add_argument(
+        "--seed", type=int, default=0, help="start states are those of SEED, SEED + 1, ... (0)"
+    )
+    evaluate.add_argument(
+        "--gif", metavar="FILE", help=f"draw {GIF_EPISODES} episodes, of the first start states"
+    )
+    evaluate.add_argument("--json", metavar="FILE", help="write every episode's return")
+    return parser
+
+
+def _make_dataset(options: argparse.Namespace) -> None:
+    from rllib_om2p.behaviour import make_dataset
+
+    fraction = options.expert_fraction
+    if fraction is not None and options.quality != "medium-expert":
+        raise ValueError("--expert-fraction belongs to medium-expert; leave it out.")
+    out = make_dataset(
+        options.env,
+        options.quality,
+        steps=options.steps,
+        out=options.out,
+        seed=options.seed,
+        overwrite=options.overwrite,
+        progress=lambda line: print(line, flush=True),
+        **({} if fraction is None else {"expert_fraction": fraction}),
+    )
+    from rllib_om2p.data.reader import OfflineDataset
+
+    summary = OfflineDataset.open(str(out)).statistics().team_return
+    print(f"{out}: team return {summary.mean:.1f} on average, {summary.std:.1f} deviation")
+    print(f"next: rllib-om2p audit {out}, or rllib-om2p train {out} --out runs/NAME")
+
+
+def _audit(options: argparse.Namespace) -> None:
+    from rllib_om2p.data.audit import audit
+    from rllib_om2p.data.reader import OfflineDataset
+
+    found = audit(OfflineDataset.open(options.input))
+    print(found.to_markdown())
+    if options.out:
+        for file in found.save(options.out):
+            print(f"written: {file}")
+
+
+def _train(options: argparse.Namespace) -> None:
+    from rllib_om2p.core.console import quiet_ray, start_ray
+    from rllib_om2p.core.run import Run
+
+    quiet_ray()
+    run = Run(options.out, resume=options.resume is not None)
+    config = _train_config(options)
+    config.validate()
+    per_iteration = config.num_updates_per_iteration
+    total = math.ceil(options.updates / per_iteration) * per_iteration
+    print(
+        f"{type(config).__name__.removesuffix('Config')} on {config.dataset_spec.dataset_id}: "
+        f"{total} updates, a line for every {per_iteration}",
+        flush=True,
+    )
+    start_ray()
+    algo = config.build_algo()
+    try:
+        if options.resume:
+            algo.restore_from_path(_checkpoint(options.resume))
+            print(f"resumed at update {algo.num_updates}", flush=True)
+        run.train(algo, total, report=lambda iteration: print(_line(iteration, total), flush=True))
+    except KeyboardInterrupt:
+        if run.checkpoint.exists():
+            print(f"\nthe last checkpoint is {run.checkpoint}; continue with --resume", flush=True)
+        raise
+    finally:
+        algo.stop()
+    print(f"checkpoint: {run.checkpoint}")
+    print(f"next: rllib-om2p evaluate {_shortest(run.checkpoint)} --gif team.gif")
+    print(f"      tensorboard --logdir {_shortest(run.directory)}")
+
+
+def _train_config(options: argparse.Namespace) -> OfflineConfig:
+    """Return the config of the checkpoint or the algorithm, with the given options on top."""
+    from rllib_om2p.algorithms import ALGORITHMS
+    from rllib_om2p.core.checkpoint import read_config
+
+    name = options.algorithm or "OM2P"
+    if name not in ALGORITHMS:
+        raise ValueError(f"--algorithm must be one of {list(ALGORITHMS)}, got {name!r}.")
+    config: OfflineConfig
+    if options.resume:
+        config = read_config(_checkpoint(options.resume))
+        if options.algorithm and config.algo_class is not ALGORITHMS[name][0]:
+            raise ValueError(f"{options.resume!r} is not a checkpoint of {name}; leave it out.")
+    else:
+        config = ALGORITHMS[name][1]()
+        config.debugging(seed=0)
+    config.offline_data(input_=options.input)
+    apply_settings(config, parse_settings(options.settings))
+    if options.seed is not None:
+        config.debugging(seed=options.seed)
+    if options.num_learners is not None:
+        config.learners(num_learners=options.num_learners)
+    config.num_updates_per_iteration = min(
+        config.num_updates_per_iteration, max(1, options.updates)
+    )
+    _set_evaluation(config, options)
+    return config.debugging(log_level="ERROR")
+
+
+def _set_evaluation(config: OfflineConfig, options: argparse.Namespace) -> None:
+    from rllib_om2p import envs
+
+    known = config.dataset_spec.env in envs.names()
+    every = options.eval_every
+    if every is None:
+        every = config.evaluation_interval if options.resume else None
+    if every is None:
+        every = 1 if options.env or known else 0
+    if options.env:
+        config.environment(options.env)
+    config.evaluation(evaluation_interval=every or None)
+    if options.eval_episodes is not None or not options.resume:
+        config.evaluation(evaluation_duration=options.eval_episodes or 20)
+
+
+def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
+    """Return the values of NAME=VALUE pairs: numbers, None, tuples as in Python; else text."""
+    settings = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name:
+            raise ValueError(f"--set expects NAME=VALUE, got {pair!r}.")
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            value = {"true": True, "false": False}.get(text.lower(), text)
+        settings[name.strip()] = value
+    return settings
+
+
+def apply_settings(config: OfflineConfig, settings: Mapping[str, Any]) -> None:
+    """Give each setting to the method of the config that knows it.
+
+    Raises:
+        ValueError: No method knows a setting; the text lists near ones.
+    """
+    homes: dict[str, str] = {}
+    for method in ("training", "offline_data"):
+        for cls in type(config).__mro__:
+            if method in vars(cls):
+                homes |= dict.fromkeys(inspect.signature(vars(cls)[method]).parameters, method)
+    for name in ("self", "kwargs", "input_"):
+        homes.pop(name, None)
+    for name, value in settings.items():
+        if name not in homes:
+            near = difflib.get_close_matches(name, homes, n=3, cutoff=0.5)
+            suggestion = f"did you mean {' or '.join(near)}?" if near else "see help(OM2PConfig)."
+            raise ValueError(f"--set knows no {name!r}; {suggestion}")
+        getattr(config, homes[name])(**{name: value})
+
+
+def _line(iteration: Iteration, total: int) -> str:
+    names = {"actor_loss": "actor", "bc_loss": "bc", "critic_loss": "critic", "q": "q"}
+    width = len(str(total))
+    parts = [
+        f"update {iteration.num_updates:{width}d}/{total}",
+        f"{iteration.updates_per_second:.0f}/s",
+    ]
+    parts += [
+        f"{short} {iteration.metrics[name]:.3f}"
+        for name, short in names.items()
+        if name in iteration.metrics
+    ]
+    if iteration.team_return is not None:
+        score = iteration.normalised
+        shown = "" if score is None else f" (normalised {score:.1f})"
+        parts.append(f"return {iteration.team_return:.1f}{shown}")
+    return "  ".join(parts)
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from rllib_om2p.core.console import quiet_ray
+    from rllib_om2p.core.playing import play_checkpoint
+
+    quiet_ray()
+    checkpoint = _checkpoint(options.checkpoint)
+    start = time.monotonic()
+
+    def progress(num_done: int) -> None:
+        if sys.stderr.isatty():
+            print(f"\r{num_done}/{options.episodes} episodes", end="", file=sys.stderr, flush=True)
+
+    played = play_checkpoint(
+        checkpoint,
+        env=options.env,
+        num_episodes=options.episodes,
+        seed=options.seed,
+        progress=progress,
+    )
+    if sys.stderr.isatty():
+        print(file=sys.stderr)
+    print(describe(played))
+    print(f"({options.episodes} episodes in {time.monotonic() - start:.0f} s)")
+    if options.json:
+        from rllib_om2p.evaluation.provenance import provenance
+
+        record = {**played.to_dict(), "provenance": provenance()}
+        _write(options.json, json.dumps(record, indent=1) + "\n")
+        print(f"written: {options.json}")
+    if options.gif:
+        _save_gif(checkpoint, played, options.gif)
+        print(f"written: {options.gif}")
+
+
+def describe(played: Played) -> str:
+    """Return what a team made as lines of text."""
+    interval = played.interval()
+    lines = [f"{played.env}: {len(played.team_returns)} episodes from seed {played.seed}"]
+    between = "" if interval is None else f"  (95 % interval {interval.low:.1f} to "
+    between += "" if interval is None else f"{interval.high:.1f}, over episodes)"
+    lines.append(f"  team return  {played.mean:.1f}{between}")
+    if played.normalised is not None and played.references is not None:
+        scale = f"random {played.references.random:g} is 0, expert {played.references.expert:g} 100"
+        lines.append(f"  normalised   {played.normalised:.1f}  ({scale})")
+    lines += [f"  {agent:<12} {r.mean():.1f}" for agent, r in played.agent_returns.items()]
+    return "\n".join(lines)
+
+
+def _save_gif(checkpoint: Path, played: Played, file: str) -> None:
+    from rllib_om2p import envs
+    from rllib_om2p.core.acting import load_modules
+    from rllib_om2p.core.playing import render_episodes
+    from rllib_om2p.evaluation.figures import save_gif
+
+    if played.env not in envs.names():
+        raise ValueError(f"--gif draws environments of {list(envs.names())}, not {played.env!r}.")
+    seeds = range(played.seed, played.seed + GIF_EPISODES)
+    film = render_episodes(load_modules(checkpoint), played.env, seeds)
+    path = Path(file).expanduser()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_gif(path, film.frames, captions=film.captions, steps=film.steps, fps=8)
+
+
+def _checkpoint(given: str) -> Path:
+    """Return the checkpoint at a path, or the one of the run at that path."""
+    from rllib_om2p.core.checkpoint import MARKER
+    from rllib_om2p.core.run import CHECKPOINT
+
+    path = Path(given).expanduser()
+    if not (path / MARKER).exists() and (path / CHECKPOINT / MARKER).exists():
+        return path / CHECKPOINT
+    return path
+
+
+def _write(file: str, text: str) -> None:
+    path = Path(file).expanduser()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.tmp")
+    draft.write_text(text, encoding="utf-8")
+    os.replace(draft, path)
+
+
+def _shortest(path: Path) -> str:
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _explain(error: Exception) -> int:
+    # Ray wraps what a remote learner raised, with the remote traceback as its text.
+    cause = getattr(error, "cause", None) or error
+    _complain(str(cause) or repr(cause))
+    diverged = type(cause).__name__ == "DivergenceError"
+    return DIVERGED if diverged else USER_ERROR
+
+
+def _complain(text: str) -> None:
+    print(f"rllib-om2p: {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,228 @@
+"""Playing a checkpoint's team: returns by RLlib's env runner, and frames; needs no dataset.
+
+The start states are those of seeds `seed`, `seed + 1`, ..., so every method meets the same ones.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from ray.rllib.connectors.connector_v2 import ConnectorV2
+from ray.rllib.core.rl_module.rl_module import RLModule
+from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
+
+from rllib_om2p import envs
+from rllib_om2p.core.acting import JointPolicy, load_modules
+from rllib_om2p.core.checkpoint import read_config
+from rllib_om2p.core.config import OfflineConfig
+from rllib_om2p.data.schema import DatasetSpec, team_rewards
+from rllib_om2p.evaluation.scores import References, normalised_score
+from rllib_om2p.evaluation.statistics import Interval, mean_interval
+
+EPISODES_PER_CALL = 20
+
+
+@dataclass(frozen=True)
+class Played:
+    """What a team made of some start states.
+
+    Attributes:
+        env: The environment's name.
+        seed: Of the first start state and of the policies' noise.
+        agent_returns: Each agent's return of every episode, (E,).
+        team_returns: The team's return by the dataset's convention, (E,).
+        references: The scale of the normalised score, if the dataset has one.
+    """
+
+    env: str
+    seed: int
+    agent_returns: Mapping[str, NDArray[np.float64]]
+    team_returns: NDArray[np.float64]
+    references: References | None
+
+    @property
+    def mean(self) -> float:
+        """The mean team return."""
+        return float(self.team_returns.mean())
+
+    @property
+    def normalised(self) -> float | None:
+        """The normalised score of the mean."""
+        if self.references is None:
+            return None
+        return float(normalised_score(self.mean, self.references))
+
+    def interval(self) -> Interval | None:
+        """Return the 95 % interval of the mean over episodes, None for a single one.
+
+        It says how sure this checkpoint's mean is, not what another training seed would reach.
+        """
+        return mean_interval(self.team_returns) if len(self.team_returns) > 1 else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        interval = self.interval()
+        return {
+            "env": self.env,
+            "seed": self.seed,
+            "num_episodes": len(self.team_returns),
+            "team_return_mean": self.mean,
+            "interval": None if interval is None else [interval.low, interval.high],
+            "normalized_score": self.normalised,
+            "agent_return_means": {a: float(r.mean()) for a, r in self.agent_returns.items()},
+            "team_returns": self.team_returns.tolist(),
+        }
+
+
+class Film(NamedTuple):
+    """Episodes as pictures, one after the other.
+
+    Attributes:
+        frames: (H, W, 3) each, of the state after each step.
+        captions: One per frame.
+        steps: Steps of the episode so far, one per frame.
+    """
+
+    frames: list[NDArray[np.uint8]]
+    captions: list[str]
+    steps: list[int]
+
+
+def play_checkpoint(
+    checkpoint: str | Path,
+    *,
+    env: str | None = None,
+    num_episodes: int = 500,
+    seed: int = 0,
+    progress: Callable[[int], None] = lambda num_done: None,
+) -> Played:
+    """Play whole episodes with RLlib's env runner and the checkpoint's modules.
+
+    Args:
+        checkpoint: Of `Algorithm.save_to_path`. Loading executes code: trust it first.
+        env: A name that RLlib knows; by default the environment that the dataset names.
+        num_episodes: How many.
+        seed: Start states are those of seed, seed + 1, ...; the noise is seeded too.
+        progress: Receives the number of episodes played so far.
+
+    Raises:
+        ValueError: No whole checkpoint, no environment known, or one with other agents.
+    """
+    if num_episodes < 1:
+        raise ValueError(f"num_episodes must be at least 1, got {num_episodes}.")
+    modules = load_modules(checkpoint)
+    config = read_config(checkpoint)
+    spec, name = config.dataset_spec, env_name(config, env)
+    runner = _make_runner(config, name, seed)
+    try:
+        _check_agents(spec, name, runner)
+        runner._env_to_module.append(_InAgentOrder(spec.agent_ids))
+        for agent_id, module in modules.items():
+            runner.module[agent_id].set_state(module.get_state())
+        torch.manual_seed(seed)
+        episodes: list[Any] = []
+        while len(episodes) < num_episodes:
+            count = min(EPISODES_PER_CALL, num_episodes - len(episodes))
+            episodes += runner.sample(num_episodes=count, explore=False)
+            progress(len(episodes))
+    finally:
+        runner.stop()
+    returns = {
+        agent_id: np.array([e.agent_episodes[agent_id].get_return() for e in episodes], np.float64)
+        for agent_id in spec.agent_ids
+    }
+    return Played(
+        name, seed, returns, team_rewards(spec, returns), References.from_mapping(spec.references)
+    )
+
+
+def env_name(config: OfflineConfig, env: str | None = None) -> str:
+    """Return the environment to play in: the given one, else the dataset's, else the config's.
+
+    Raises:
+        ValueError: None of them names one.
+    """
+    name = env or config.dataset_spec.env or config.env
+    if name is None:
+        raise ValueError(
+            f"dataset {config.dataset_spec.dataset_id!r} names no environment; name one "
+            f"(--env, or env=...), such as {' or '.join(envs.names())}."
+        )
+    return str(name)
+
+
+def render_episodes(
+    modules: Mapping[str, RLModule], env: str, seeds: Sequence[int], *, title: str = ""
+) -> Film:
+    """Play one episode from each seed's start state and return it as pictures.
+
+    Args:
+        modules: By agent id.
+        env: A name of `rllib_om2p.envs`.
+        seeds: Start states; the first also seeds the noise.
+        title: First words of every caption.
+    """
+    world = envs.make(env, render_mode="rgb_array")
+    policy = JointPolicy(modules, seed=seeds[0])
+    info = envs.info(env)
+    film = Film([], [], [])
+    for number, seed in enumerate(seeds, start=1):
+        obs, _ = world.reset(seed=seed)
+        team_return = 0.0
+        for step in itertools.count():
+            film.frames.append(np.ascontiguousarray(world.render()))
+            film.captions.append(f"{title}episode {number}/{len(seeds)}, return {team_return:.0f}")
+            film.steps.append(step)
+            if not world.agents:
+                break
+            obs, rewards, *_ = world.step(policy(obs))
+            ordered = np.array([rewards[agent] for agent in info.agent_ids])
+            team_return += float(info.team_rewards(ordered))
+    world.close()
+    return film
+
+
+class _InAgentOrder(ConnectorV2):
+    """Lists the modules' batches in the order of the agents.
+
+    RLlib lists them in the order of a set (env/multi_agent_episode.py:1847, 2.60.0), another one in
+    each process; the policies draw their noise in that order.
+    """
+
+    def __init__(self, agent_ids: Sequence[str]) -> None:
+        super().__init__()
+        self._agent_ids = tuple(agent_ids)
+
+    def __call__(self, *, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        return {agent_id: batch[agent_id] for agent_id in self._agent_ids if agent_id in batch}
+
+
+def _make_runner(config: OfflineConfig, name: str, seed: int) -> MultiAgentEnvRunner:
+    if name in envs.names():
+        envs.register()
+        settings = dict(config.dataset_spec.env_kwargs) | {"first_seed": seed}
+    else:
+        settings = dict(config.env_config)
+    config.environment(name, env_config=settings)
+    # The check resets the environment, and a seed in the config would choose the first start state.
+    config.environment(disable_env_checking=True).debugging(seed=None)
+    config.env_runners(num_env_runners=0, num_envs_per_env_runner=1)
+    return MultiAgentEnvRunner(config=config)
+
+
+def _check_agents(spec: DatasetSpec, name: str, runner: MultiAgentEnvRunner) -> None:
+    spaces = runner.env.envs[0].unwrapped.observation_spaces or {}
+    expected = {agent.name: (agent.obs_dim,) for agent in spec.agents}
+    found = {agent: space.shape for agent, space in spaces.items()}
+    if found != expected:
+        raise ValueError(
+            f"the checkpoint's agents have observations {expected}, those of environment {name!r} "
+            f"{found}; evaluate in the environment of dataset {spec.dataset_id!r}."
+        )

@@ -10,11 +10,11 @@ import fnmatch
 import hashlib
 import json
 import logging
-import os.path
+import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -38,6 +38,8 @@ WRITE_AGAIN = "write the dataset with rllib_om2p.data.writer.DatasetWriter"
 # Opening files is waiting for storage, most of all in the cloud.
 NUM_THREADS = 8
 
+Path: TypeAlias = str | os.PathLike[str]
+Input: TypeAlias = Path | Sequence[Path]
 T = TypeVar("T")
 U = TypeVar("U")
 
@@ -85,7 +87,7 @@ def in_threads(function: Callable[[T], U], items: Sequence[T]) -> list[U]:
         return list(pool.map(function, items))
 
 
-def find(input_: str | Sequence[str], filesystem: Any = None) -> Found:
+def find(input_: Input, filesystem: Any = None) -> Found:
     """Return the files that a path, glob, URI, or a list of them names.
 
     Args:
@@ -96,17 +98,20 @@ def find(input_: str | Sequence[str], filesystem: Any = None) -> Found:
     Raises:
         DataError: Something does not exist, is empty, half-written, or cannot be reached.
     """
-    items = [input_] if isinstance(input_, str) else [str(item) for item in input_]
+    given = [input_] if isinstance(input_, str | os.PathLike) else input_
+    items = [os.fspath(item) for item in given]
     if not items or not all(items):
         raise DataError(f"No data: the input is {input_!r}; give a path, a glob, a URI or a list.")
     if filesystem is not None and not isinstance(filesystem, pafs.FileSystem):
         filesystem = pafs.PyFileSystem(pafs.FSSpecHandler(filesystem))
     found = [_find_one(item, filesystem) for item in items]
     files = [file for one in found for file in one.files]
-    paths = [(file.filesystem.type_name, file.path) for file in files]
-    for path in paths:
-        if paths.count(path) > 1:
-            raise DataError(f"{path[1]} is named twice by {items}; name each file once.")
+    seen: set[tuple[str, str]] = set()
+    for file in files:
+        place = (file.filesystem.type_name, file.path)
+        if place in seen:
+            raise DataError(f"{file.path} is named twice by {items}; name each file once.")
+        seen.add(place)
     return Found(files, found[0].card if len(found) == 1 else None)
 
 

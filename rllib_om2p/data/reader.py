@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from rllib_om2p.data.checks import RowIndex, episode_starts
 from rllib_om2p.data.decode import PackedBlock, RowRange, decode, pack
-from rllib_om2p.data.files import OpenFile, find, in_threads, open_files
+from rllib_om2p.data.files import Input, OpenFile, find, in_threads, open_files
 from rllib_om2p.data.schema import (
     AnyArray,
     Column,
@@ -70,7 +70,7 @@ class OfflineDataset:
         self._statistics = _card_statistics(self._files, card)
 
     @classmethod
-    def open(cls, input_: str | Sequence[str], *, filesystem: Any = None) -> OfflineDataset:
+    def open(cls, input_: Input, *, filesystem: Any = None) -> OfflineDataset:
         """Open a dataset and check its structure.
 
         Args:

@@ -227,6 +227,7 @@ def test_paths_globs_lists_and_uris_open_the_same_dataset(dataset_path, monkeypa
     expected = OfflineDataset.open(str(dataset_path))
     for input_ in (
         f"{dataset_path}/",
+        dataset_path,
         "data",
         "./data/../data",
         f"{dataset_path}/*.parquet",

@@ -130,7 +130,7 @@ def test_camera_stands_still_while_agents_move() -> None:
         return (env.render() == 50).all(axis=-1)  # their grey; they are drawn over the agents
 
     before = landmarks()
-    for _ in range(5):
+    for _ in range(2):
         env.step(_actions(env, 1.0))
     np.testing.assert_array_equal(landmarks(), before)
     assert before.any()

@@ -10,6 +10,7 @@ import importlib
 import logging
 import os
 import sys
+import warnings
 
 # Read by the libraries when they are imported or started.
 _ENVIRONMENT = {
@@ -38,6 +39,8 @@ def quiet_ray() -> None:
     importlib.import_module("ray.rllib")
     for name in ("ray", "ray.data", "ray.rllib", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # Each env runner registers its environment with gymnasium under this one name.
+    warnings.filterwarnings("ignore", message=".*Overriding environment rllib-multi-agent-env-v0")
 
 
 def start_ray(num_cpus: int | None = None) -> None:

@@ -260,7 +260,11 @@ def save_film(file: Path, jobs: list[Job]) -> str:
         for m in shown
     ]
     frames = [beside(frames) for frames in zip(*(film.frames for film in films), strict=True)]
-    captions = ["   |   ".join(texts) for texts in zip(*(f.captions for f in films), strict=True)]
+    names = [METHODS[m].split(",")[0].split(" (")[0] for m in shown]
+    captions = [
+        "returns: " + ", ".join(f"{n} {r:.0f}" for n, r in zip(names, returns, strict=True))
+        for returns in zip(*(film.returns for film in films), strict=True)
+    ]
     save_gif(file, frames, captions=captions, steps=films[0].steps, fps=8)
     sides = [METHODS[m] for m in shown]
     text = sides[0] if len(sides) == 1 else f"Left: {sides[0]}. Right: {sides[1]}"

@@ -30,6 +30,7 @@ USER_ERROR = 2
 DIVERGED = 3
 INTERRUPTED = 130
 GIF_EPISODES = 3
+FRAMES_PER_SECOND = 8
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -359,9 +360,13 @@ def _save_gif(checkpoint: Path, played: Played, file: str) -> None:
         raise ValueError(f"--gif draws environments of {list(envs.names())}, not {played.env!r}.")
     seeds = range(played.seed, played.seed + GIF_EPISODES)
     film = render_episodes(load_modules(checkpoint), played.env, seeds)
+    captions = [
+        f"episode {episode} of {GIF_EPISODES}: return {team_return:.0f}"
+        for episode, team_return in zip(film.episodes, film.returns, strict=True)
+    ]
     path = Path(file).expanduser()
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_gif(path, film.frames, captions=film.captions, steps=film.steps, fps=8)
+    save_gif(path, film.frames, captions=captions, steps=film.steps, fps=FRAMES_PER_SECOND)
 
 
 def _checkpoint(given: str) -> Path:

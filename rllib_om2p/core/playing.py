@@ -82,17 +82,19 @@ class Played:
 
 
 class Film(NamedTuple):
-    """Episodes as pictures, one after the other.
+    """Episodes as pictures, one after the other; one entry per picture.
 
     Attributes:
-        frames: (H, W, 3) each, of the state after each step.
-        captions: One per frame.
-        steps: Steps of the episode so far, one per frame.
+        frames: (H, W, 3), the state after each step.
+        episodes: Number of the episode, from 1.
+        steps: Steps of that episode so far.
+        returns: Team return of that episode so far.
     """
 
     frames: list[NDArray[np.uint8]]
-    captions: list[str]
+    episodes: list[int]
     steps: list[int]
+    returns: list[float]
 
 
 def play_checkpoint(
@@ -158,28 +160,26 @@ def env_name(config: OfflineConfig, env: str | None = None) -> str:
     return str(name)
 
 
-def render_episodes(
-    modules: Mapping[str, RLModule], env: str, seeds: Sequence[int], *, title: str = ""
-) -> Film:
+def render_episodes(modules: Mapping[str, RLModule], env: str, seeds: Sequence[int]) -> Film:
     """Play one episode from each seed's start state and return it as pictures.
 
     Args:
         modules: By agent id.
         env: A name of `rllib_om2p.envs`.
         seeds: Start states; the first also seeds the noise.
-        title: First words of every caption.
     """
     world = envs.make(env, render_mode="rgb_array")
     policy = JointPolicy(modules, seed=seeds[0])
     info = envs.info(env)
-    film = Film([], [], [])
-    for number, seed in enumerate(seeds, start=1):
+    film = Film([], [], [], [])
+    for episode, seed in enumerate(seeds, start=1):
         obs, _ = world.reset(seed=seed)
         team_return = 0.0
         for step in itertools.count():
             film.frames.append(np.ascontiguousarray(world.render()))
-            film.captions.append(f"{title}episode {number}/{len(seeds)}, return {team_return:.0f}")
+            film.episodes.append(episode)
             film.steps.append(step)
+            film.returns.append(team_return)
             if not world.agents:
                 break
             obs, rewards, *_ = world.step(policy(obs))

@@ -1,4 +1,4 @@
-"""Behaviour policies as networks, as files and as functions of observations; knows no training.
+"""Behaviour policies as files and as functions of observations; knows no training.
 
 A file is safetensors with one metadata entry, "policy": JSON with the environment, the algorithm
 and its hyperparameters, the seed, the joint step, the measured return and the weights' hash.
@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,34 +19,14 @@ import torch
 from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import save
-from torch import Tensor, nn
+
+from rllib_om2p.behaviour.networks import Actor
 
 # In the repository they lie beside the package, in a wheel inside it.
 _FOLDERS = (
     Path(__file__).parent / "policies",
     Path(__file__).parents[2] / "datasets" / "behaviour",
 )
-
-
-class Actor(nn.Module):
-    """One policy for every agent: (obs, one-hot agent) -> ReLU layers -> tanh."""
-
-    def __init__(
-        self, num_agents: int, obs_dim: int, action_dim: int, hidden: Sequence[int]
-    ) -> None:
-        super().__init__()
-        self.num_agents = num_agents
-        sizes = (obs_dim + num_agents, *hidden)
-        layers: list[nn.Module] = []
-        for fan_in, fan_out in zip(sizes, sizes[1:], strict=False):
-            layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
-        self.layers = nn.Sequential(*layers, nn.Linear(sizes[-1], action_dim), nn.Tanh())
-
-    def forward(self, obs: Tensor) -> Tensor:
-        """Return actions (B, agents, action_dim) of observations (B, agents, obs_dim)."""
-        identity = torch.eye(self.num_agents, dtype=obs.dtype).expand(len(obs), -1, -1)
-        actions: Tensor = self.layers(torch.cat((obs, identity), dim=-1))
-        return actions
 
 
 class Policy(NamedTuple):

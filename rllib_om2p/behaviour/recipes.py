@@ -26,7 +26,7 @@ class MATD3Recipe:
         check_episodes: Episodes of one evaluation.
         tolerance: Largest relative distance of a kept policy's return from its target.
         actor_hidden: Sizes of the actor's ReLU layers.
-        critic_hidden: Sizes of the critics' GELU layers.
+        critic_hidden: Sizes of the critics' ReLU layers.
         learning_rate: Adam's, for actor and critics.
         max_grad_norm: Both gradients are clipped to this norm.
         batch_size: Joint transitions per update.
@@ -35,7 +35,7 @@ class MATD3Recipe:
         policy_delay: Critic updates per actor update.
         target_noise: Standard deviation of the target policy's smoothing noise.
         target_noise_clip: Its bound.
-        action_penalty: Weight of the squared action in the actor's loss.
+        action_penalty: Weight of the squared action before its tanh, in the actor's loss.
         reward_scale: Multiplies the team reward inside the critic.
     """
 

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from rllib_om2p.behaviour import policies, training
 from rllib_om2p.behaviour.policies import Policy
 from rllib_om2p.behaviour.recipes import MATD3Recipe
-from rllib_om2p.behaviour.training import Progress
-from rllib_om2p.data.schema import AgentSpec, DatasetSpec
+from rllib_om2p.behaviour.training import Progress, Replay
+from rllib_om2p.data.schema import CARD_NAME, AgentSpec, DataError, DatasetSpec
 from rllib_om2p.data.writer import DatasetWriter
 from rllib_om2p.envs import registry
 from rllib_om2p.envs.rollout import ActFn, Episodes, evaluate_policy, rollout
@@ -43,6 +43,13 @@ class Component(NamedTuple):
     quality: str
     fraction: float
     policy: Policy | None
+
+
+class _Source(NamedTuple):
+    """What a dataset says about itself, and its episodes with the component that acted in each."""
+
+    spec: DatasetSpec
+    parts: Iterator[tuple[Episodes, NDArray[Any]]]
 
 
 def default_steps(quality: str) -> int:
@@ -89,32 +96,23 @@ def make_dataset(
     """
     steps = default_steps(quality) if steps is None else steps
     num_episodes = _count_episodes(env, steps)
+    if (Path(out) / CARD_NAME).exists() and not overwrite:
+        # The writer says the same, but only after a minute of training.
+        raise DataError(f"{out} already holds a dataset; choose another or pass overwrite=True.")
     if quality == "medium-replay":
-        replay = training.replay_of(env, "medium", seed=seed, settings=settings, progress=progress)
-        episodes = _newest(replay.episodes, num_episodes, registry.info(env).time_limit)
-        described = {
-            "medium-replay": {
-                **_describe(replay.policy),
-                "kind": "newest episodes of the replay buffer when the run reached medium",
-                "buffer_episodes": len(replay.episodes.rewards),
-            }
-        }
-        spec = _spec(env, quality, {"training": seed}, described)
-        parts = iter([(episodes, np.zeros(num_episodes, np.int64))])
+        replay = training.replay_of(
+            env, "medium", num_steps=steps, seed=seed, settings=settings, progress=progress
+        )
+        source = _replay_source(env, replay, num_episodes, seed)
     else:
         components = _components(env, quality, expert_fraction, policy_folder)
-        described = {part.quality: _describe(part.policy) for part in components}
-        mixture = {part.quality: part.fraction for part in components}
-        spec = _spec(
-            env, quality, {"rollout": seed}, described, mixture if len(mixture) > 1 else {}
-        )
-        parts = _roll(env, components, num_episodes, seed)
-    done = 0
-    with DatasetWriter(out, spec, overwrite=overwrite) as writer:
-        for episodes, behaviour_ids in parts:
+        source = _rollout_source(env, quality, components, num_episodes, seed)
+    length, done = steps // num_episodes, 0
+    with DatasetWriter(out, source.spec, overwrite=overwrite) as writer:
+        for episodes, behaviour_ids in source.parts:
             _write(writer, episodes, behaviour_ids)
             done += len(episodes.rewards)
-            progress(f"{env} {quality}: {done * steps // num_episodes} of {steps} joint steps")
+            progress(f"{env} {quality}: {done * length} of {steps} joint steps")
     return Path(out)
 
 
@@ -203,6 +201,28 @@ def _act_fn(
     return act
 
 
+def _replay_source(env: str, replay: Replay, num_episodes: int, seed: int) -> _Source:
+    described = {
+        **_describe(replay.policy),
+        "kind": "newest episodes of the replay buffer of a run up to medium level",
+        "buffer_episodes": len(replay.episodes.rewards),
+    }
+    spec = _spec(env, "medium-replay", {"training": seed}, {"medium-replay": described}, {})
+    newest = Episodes(*(field[-num_episodes:] for field in replay.episodes))
+    return _Source(spec, iter([(newest, np.zeros(num_episodes, np.int64))]))
+
+
+def _rollout_source(
+    env: str, quality: str, components: Sequence[Component], num_episodes: int, seed: int
+) -> _Source:
+    behaviour = {component.quality: _describe(component.policy) for component in components}
+    mixture = {component.quality: component.fraction for component in components}
+    if len(components) == 1:
+        mixture = {}
+    spec = _spec(env, quality, {"rollout": seed}, behaviour, mixture)
+    return _Source(spec, _roll(env, components, num_episodes, seed))
+
+
 def _roll(
     env: str, components: Sequence[Component], num_episodes: int, seed: int
 ) -> Iterator[tuple[Episodes, NDArray[Any]]]:
@@ -237,7 +257,7 @@ def _spec(
     quality: str,
     seeds: Mapping[str, int],
     behaviour: Mapping[str, Any],
-    mixture: Mapping[str, float] | None = None,
+    mixture: Mapping[str, float],
 ) -> DatasetSpec:
     info = registry.info(env)
     return DatasetSpec(
@@ -253,7 +273,7 @@ def _spec(
         behaviour={"policies": list(behaviour), **behaviour},
         seeds=dict(seeds),
         references=dict(info.references),
-        mixture=dict(mixture or {}),
+        mixture=dict(mixture),
         package_versions=_package_versions(),
         has_behaviour_id=bool(mixture),
     )
@@ -283,13 +303,3 @@ def _count_episodes(env: str, steps: int) -> int:
             f"next one is {-(-max(steps, 1) // length) * length}."
         )
     return steps // length
-
-
-def _newest(episodes: Episodes, num_episodes: int, length: int) -> Episodes:
-    held = len(episodes.rewards)
-    if num_episodes > held:
-        raise ValueError(
-            f"The replay buffer holds {held * length} joint steps, got steps="
-            f"{num_episodes * length}; ask for fewer."
-        )
-    return Episodes(*(field[held - num_episodes :] for field in episodes))

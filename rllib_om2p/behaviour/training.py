@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,13 +20,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rllib_om2p.behaviour import policies
-from rllib_om2p.behaviour.policies import Actor, Policy
+from rllib_om2p.behaviour.networks import Actor, TwinCritic, initialise
+from rllib_om2p.behaviour.policies import Policy
 from rllib_om2p.behaviour.recipes import MATD3Recipe, recipe
 from rllib_om2p.behaviour.replay import Batch, ReplayBuffer
 from rllib_om2p.envs import registry
 from rllib_om2p.envs.rollout import Episodes, evaluate_policy
 from rllib_om2p.envs.vector_mpe import VectorMPE
-from rllib_om2p.nets.critics import CriticEnsemble
 from rllib_om2p.ops.bellman import aggregate, polyak_update, td_loss, td_target
 
 logger = logging.getLogger(__name__)
@@ -56,19 +55,11 @@ class MATD3:
             "num_agents": len(info.agents),
             "obs_dim": first.obs_dim,
             "action_dim": first.action_dim,
-            "hidden": list(settings.actor_hidden),
         }
-        self.actor = Actor(**self.network)  # type: ignore[arg-type]
-        _initialise(self.actor, generator)
-        self.critic = CriticEnsemble(
-            1,
-            2,
-            len(info.agents) * first.obs_dim,
-            len(info.agents) * first.action_dim,
-            settings.critic_hidden,
-            layer_norm=False,
-            generator=generator,
-        )
+        self.actor = Actor(**self.network, hidden=settings.actor_hidden)
+        self.critic = TwinCritic(**self.network, hidden=settings.critic_hidden)
+        for net in (self.actor, self.critic):
+            initialise(net, generator)
         self.target_actor = copy.deepcopy(self.actor).requires_grad_(False)
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
         self._actor_adam = _adam(self.actor, settings)
@@ -103,17 +94,18 @@ class MATD3:
             noise = noise * settings.target_noise
             noise.clamp_(-settings.target_noise_clip, settings.target_noise_clip)
             next_actions = (next_actions + noise).clamp_(-1.0, 1.0)
-            next_q = aggregate(_joint(self.target_critic, next_obs, next_actions), "min")
+            next_q = aggregate(self.target_critic(next_obs, next_actions), "min")
             # No task here terminates; the time limit bootstraps.
             never = torch.zeros_like(next_q)
-            target = td_target(rewards[None], next_q, never, gamma=settings.gamma)
-        loss = td_loss(_joint(self.critic, obs, actions), target).sum()
+            target = td_target(rewards, next_q, never, gamma=settings.gamma)
+        loss = td_loss(self.critic(obs, actions), target)
         _descend(loss, self.critic, self._critic_adam, settings.max_grad_norm)
 
     def _update_actor(self, obs: Tensor) -> None:
-        actions = self.actor(obs)
-        loss = -_joint(self.critic, obs, actions)[0].mean()
-        loss = loss + self.settings.action_penalty * actions.square().mean()
+        logits = self.actor.logits(obs)
+        loss = -self.critic.first_value(obs, torch.tanh(logits)).mean()
+        # On the logits, as in MADDPG: it keeps the tanh from saturating early.
+        loss = loss + self.settings.action_penalty * logits.square().mean()
         _descend(loss, self.actor, self._actor_adam, self.settings.max_grad_norm)
 
 
@@ -167,7 +159,10 @@ class Training:
             "env": self.env,
             "algorithm": "MATD3, shared actor, central twin critic",
             "hyperparameters": dataclasses.asdict(self.settings),
-            "network": self.learner.network,
+            "network": {
+                **self.learner.network,
+                "hidden": list(self.settings.actor_hidden),
+            },
             "seed": self.seed,
             "joint_steps": self.num_steps,
             "collection_noise": self.settings.noise_end,
@@ -227,19 +222,29 @@ def replay_of(
     env: str,
     quality: str,
     *,
+    num_steps: int,
     seed: int = 0,
     settings: MATD3Recipe | None = None,
     progress: Progress = logger.info,
 ) -> Replay:
     """Train up to a quality and return what the replay buffer holds at that moment.
 
-    With the seed of `make_behaviour` this repeats its run up to the policy of that quality.
+    With the seed of `make_behaviour` this repeats its run. A run that reaches the quality before
+    it has made `num_steps` joint steps goes on until it has.
 
     Raises:
-        ValueError: The run ended before the target was reached.
+        ValueError: The buffer holds fewer than `num_steps`, or the run ended before the target was
+            reached.
     """
     training = Training(env, seed=seed, settings=settings)
+    if num_steps > training.settings.buffer_steps:
+        raise ValueError(
+            f"The replay buffer holds {training.settings.buffer_steps} joint steps, got steps="
+            f"{num_steps}; ask for fewer."
+        )
     _, policy = next(_reached(training, [quality], progress))
+    while training.num_steps < num_steps:
+        policy = _check(training, progress)
     return Replay(training.buffer.episodes(), policy)
 
 
@@ -249,22 +254,13 @@ def _reached(
     """Train, and yield each quality with its policy when its target is reached."""
     settings = training.settings
     wanted = {quality: settings.targets[quality] for quality in qualities}
-    started = time.perf_counter()
     while wanted and training.num_steps < settings.total_steps:
-        with policies.one_torch_thread():
-            training.run_until_check()
-            policy = training.policy()
-            value = _measure(policy, settings.check_episodes)
-        progress(
-            f"model-free run: {training.num_steps} joint steps, return {value:.1f} with the "
-            f"collection noise, {time.perf_counter() - started:.0f} s"
-        )
+        policy = _check(training, progress)
+        value = policy.metadata["measured"]["return"]
         for quality, target in list(wanted.items()):
             if abs(value - target) <= settings.tolerance * target:
                 del wanted[quality]
-                measured = {"return": round(value, 2), "episodes": settings.check_episodes}
-                metadata = {**policy.metadata, "quality": quality, "measured": measured}
-                yield quality, Policy(policy.actor, metadata)
+                yield quality, Policy(policy.actor, {**policy.metadata, "quality": quality})
     if wanted:
         raise ValueError(
             f"No policy came within {settings.tolerance:.0%} of {wanted} in "
@@ -272,16 +268,24 @@ def _reached(
         )
 
 
+def _check(training: Training, progress: Progress) -> Policy:
+    """Train until the next evaluation and return the policy, measured."""
+    with policies.one_torch_thread():
+        training.run_until_check()
+        policy = training.policy()
+        value = _measure(policy, training.settings.check_episodes)
+    progress(
+        f"model-free run: {training.num_steps} joint steps, return {value:.1f} with the "
+        "collection noise"
+    )
+    measured = {"return": round(value, 2), "episodes": training.settings.check_episodes}
+    return Policy(policy.actor, {**policy.metadata, "measured": measured})
+
+
 def _measure(policy: Policy, num_episodes: int) -> float:
     seeds = range(_CHECK_SEEDS_FROM, _CHECK_SEEDS_FROM + num_episodes)
     act = policy.noisy(np.random.default_rng(_CHECK_SEEDS_FROM))
     return float(evaluate_policy(policy.metadata["env"], act, seeds).mean())
-
-
-def _joint(critic: CriticEnsemble, obs: Tensor, actions: Tensor) -> Tensor:
-    """Return the central critics' values, (2, 1, B), of (B, agents, features)."""
-    values: Tensor = critic(obs.flatten(1)[None], actions.flatten(1)[None])
-    return values
 
 
 def _descend(loss: Tensor, net: nn.Module, adam: torch.optim.Adam, max_norm: float) -> None:
@@ -293,12 +297,3 @@ def _descend(loss: Tensor, net: nn.Module, adam: torch.optim.Adam, max_norm: flo
 
 def _adam(net: nn.Module, settings: MATD3Recipe) -> torch.optim.Adam:
     return torch.optim.Adam(net.parameters(), lr=settings.learning_rate, fused=True)
-
-
-def _initialise(actor: Actor, generator: torch.Generator) -> None:
-    """Draw torch's default initial weights from `generator` in place of the global one."""
-    for layer in actor.modules():
-        if isinstance(layer, nn.Linear):
-            bound = layer.in_features**-0.5
-            nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
-            nn.init.uniform_(layer.bias, -bound, bound, generator=generator)

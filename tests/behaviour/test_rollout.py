@@ -16,7 +16,7 @@ from rllib_om2p.behaviour.recipes import MATD3Recipe, recipe
 from rllib_om2p.envs.rollout import evaluate_policy
 
 NAME = "mpe/simple_spread"
-# Any return is within the tolerance, so that the first check ends the run: a replay of 800 steps in a second.
+# Any return is within the tolerance, so that the first check ends the run, after 800 steps.
 SMALL = MATD3Recipe(
     targets={"medium": 120.0},
     tolerance=0.9,
@@ -31,7 +31,7 @@ SMALL = MATD3Recipe(
 
 def _make(out: Path, quality: str, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
     make_dataset(NAME, quality, out=out, **kwargs)
-    table = pq.read_table(out)
+    table = pq.read_table(sorted(out.glob("*.parquet")))
     return table, json.loads((out / "dataset_card.json").read_text())
 
 
@@ -170,6 +170,17 @@ def test_reroll_acts_as_the_dataset_did_from_the_given_starts(tmp_path: Path) ->
     medium, expert = (reroll(NAME, quality, seeds) for quality in ("medium", "expert"))
     assert expert.mean() > medium.mean() + 150
     assert np.corrcoef(medium, expert)[0, 1] > 0.15
+
+
+def test_taken_folder_is_refused_before_any_work(tmp_path: Path) -> None:
+    make_dataset(NAME, "random", out=tmp_path, steps=25)
+    lines: list[str] = []
+    with pytest.raises(ValueError, match="already holds a dataset"):
+        make_dataset(NAME, "medium-replay", out=tmp_path, progress=lines.append)
+    assert lines == []
+    make_dataset(NAME, "random", out=tmp_path, steps=50, overwrite=True)
+    card = json.loads((tmp_path / "dataset_card.json").read_text())
+    assert card["counts"]["transitions"] == 50
 
 
 def test_reroll_of_a_replay_points_to_the_dataset() -> None:

@@ -1,0 +1,247 @@
+"""The command rllib-om2p as a user calls it, on small data and a local Ray."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from rllib_om2p import OM2PConfig
+from rllib_om2p.cli import DIVERGED, USER_ERROR, apply_settings, main, parse_settings
+from rllib_om2p.core.acting import load_modules
+from rllib_om2p.core.checkpoint import read_marker
+from rllib_om2p.data.reader import OfflineDataset
+from tests.small_data import write_random, write_spread
+
+SMALL = ["actor_hidden=16,16", "critic_hidden=16,16", "train_batch_size=64"]
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+@pytest.fixture(scope="module")
+def spread(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_spread(Path(tmp_path_factory.mktemp("data")) / "spread")
+
+
+def train(dataset: Path, out: Path, *options: str, updates: int = 10) -> int:
+    settings = ["--set", *SMALL, "num_updates_per_iteration=5"]
+    command = ["train", str(dataset), "--out", str(out), "--updates", str(updates)]
+    return main([*command, "--eval-episodes", "2", *settings, *options])
+
+
+@pytest.fixture(scope="module")
+def run(spread: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two iterations."""
+    out = Path(tmp_path_factory.mktemp("runs")) / "run"
+    assert train(spread, out) == 0
+    return out
+
+
+def progress(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "progress.jsonl").read_text().splitlines()]
+
+
+def parameters(checkpoint: Path) -> torch.Tensor:
+    modules = load_modules(checkpoint).values()
+    return torch.cat([p.detach().reshape(-1) for m in modules for p in m.parameters()])
+
+
+def fails(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
+    """Run a command that the user got wrong and return its one message."""
+    assert main(arguments) == USER_ERROR
+    error = capsys.readouterr().err
+    assert error.startswith("rllib-om2p: ")
+    assert "Traceback" not in error
+    return error
+
+
+def test_make_dataset_and_audit_show_what_is_there(tmp_path, capsys):
+    out = tmp_path / "set"
+    command = ["make-dataset", "mpe/simple_spread", "medium", "--steps", "500", "--out", str(out)]
+    assert main(command) == 0
+    assert "500 of 500 joint steps" in capsys.readouterr().out
+    assert OfflineDataset.open(str(out)).num_transitions == 500
+    assert main(["audit", str(out), "--out", str(tmp_path / "audit")]) == 0
+    shown = capsys.readouterr().out
+    assert "20 episodes, 500 joint steps" in shown
+    assert (tmp_path / "audit" / "audit.md").read_text() in shown
+
+
+def test_mistakes_in_make_dataset_end_with_one_message(tmp_path, capsys):
+    out = ["--out", str(tmp_path / "set")]
+    wrong_env = ["make-dataset", "mpe/simple_sprad", "medium", *out]
+    assert "did you mean mpe/simple_spread?" in fails(capsys, wrong_env)
+    wrong_steps = ["make-dataset", "mpe/simple_spread", "medium", "--steps", "30", *out]
+    assert "the next one is 50" in fails(capsys, wrong_steps)
+    fraction = ["make-dataset", "mpe/simple_spread", "medium", "--expert-fraction", "0.5", *out]
+    assert "belongs to medium-expert" in fails(capsys, fraction)
+    assert not (tmp_path / "set").exists()
+
+
+def test_missing_dataset_is_one_message_unless_a_traceback_is_wanted(tmp_path, capsys):
+    absent = str(tmp_path / "absent")
+    assert "absent" in fails(capsys, ["audit", absent])
+    assert "absent" in fails(capsys, ["train", absent, "--out", str(tmp_path / "run")])
+    with pytest.raises(ValueError, match="absent"):
+        main(["audit", absent, "--traceback"])
+
+
+def test_train_leaves_checkpoint_progress_and_events(run):
+    lines = progress(run)
+    assert [line["num_updates"] for line in lines] == [5, 10]
+    for line in lines:
+        assert set(line["agent_metrics"]) == {"agent_0", "agent_1", "agent_2"}
+        assert np.isfinite(line["metrics"]["actor_loss"])
+        score = 100 * (line["team_return"] - 159.8) / (516.8 - 159.8)
+        assert line["normalised"] == pytest.approx(score)
+    assert read_marker(run / "checkpoint")["training_iteration"] == 2
+    assert list(run.glob("events.out.tfevents.*"))
+
+
+def test_train_prints_a_line_per_iteration(spread, tmp_path, capsys):
+    assert train(spread, tmp_path / "run", "--eval-every", "2", "--algorithm", "OM2P") == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("update")]
+    assert len(lines) == 2
+    assert lines[0].startswith("update  5/10  ")
+    assert "critic" in lines[0]
+    assert "return" not in lines[0]
+    assert "normalised" in lines[1]
+
+
+def test_directory_of_another_run_is_refused(spread, run, capsys):
+    before = (run / "progress.jsonl").read_bytes()
+    message = fails(capsys, ["train", str(spread), "--out", str(run)])
+    assert "holds a run already" in message
+    assert "--resume" in message
+    assert (run / "progress.jsonl").read_bytes() == before
+
+
+def test_resumed_run_ends_like_the_uninterrupted_one(spread, run, tmp_path):
+    out = tmp_path / "run"
+    assert train(spread, out, updates=5) == 0
+    resume = ["--resume", str(out / "checkpoint"), "--updates", "10"]
+    assert main(["train", str(spread), "--out", str(out), *resume]) == 0
+    assert torch.equal(parameters(out / "checkpoint"), parameters(run / "checkpoint"))
+    for resumed, whole in zip(progress(out), progress(run), strict=True):
+        assert resumed["metrics"]["actor_loss"] == whole["metrics"]["actor_loss"]
+
+
+def test_resuming_an_older_checkpoint_drops_the_lines_after_it(spread, run, tmp_path):
+    out = tmp_path / "run"
+    assert train(spread, out, updates=5) == 0
+    (out / "checkpoint").rename(tmp_path / "older")
+    shown = progress(out)
+    ahead = [*shown, {**shown[0], "num_updates": 10, "team_return": -1.0}]
+    half = '{"num_updates": 15, "met'
+    text = "".join(json.dumps(line) + "\n" for line in ahead) + half
+    (out / "progress.jsonl").write_text(text)
+    resume = ["--resume", str(tmp_path / "older"), "--updates", "10"]
+    assert main(["train", str(spread), "--out", str(out), *resume]) == 0
+    assert [line["num_updates"] for line in progress(out)] == [5, 10]
+    assert progress(out)[1]["team_return"] != -1.0
+
+
+def test_divergence_ends_the_run_and_keeps_the_last_checkpoint(spread, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert train(spread, out, updates=5) == 0
+    before = parameters(out / "checkpoint")
+    resume = ["--resume", str(out / "checkpoint"), "--updates", "20", "--set", "lr=1e30"]
+    assert main(["train", str(spread), "--out", str(out), *resume]) == DIVERGED
+    message = capsys.readouterr().err
+    assert "became non-finite at update" in message
+    assert "Traceback" not in message
+    assert torch.equal(parameters(out / "checkpoint"), before)
+
+
+def test_resuming_on_another_dataset_is_refused_by_name(run, tmp_path, capsys):
+    other = write_spread(tmp_path / "other", seed=500)
+    command = ["train", str(other), "--out", str(tmp_path / "run"), "--updates", "20"]
+    message = fails(capsys, [*command, "--resume", str(run)])
+    assert "simple_spread-random-500" in message
+
+
+def test_dataset_without_environment_trains_and_is_not_evaluated(tmp_path, capsys):
+    dataset = write_random(tmp_path / "set")
+    assert train(dataset, tmp_path / "run", updates=5) == 0
+    assert "return" not in capsys.readouterr().out
+    checkpoint = str(tmp_path / "run")
+    assert "names no environment" in fails(capsys, ["evaluate", checkpoint])
+    message = fails(capsys, ["evaluate", checkpoint, "--env", "mpe/simple_spread"])
+    assert "'walker': (4,)" in message
+    assert "'agent_0': (18,)" in message
+    assert "'pong'" in fails(capsys, ["evaluate", checkpoint, "--env", "pong"])
+
+
+def test_evaluation_needs_no_dataset_and_repeats_with_its_seed(tmp_path, capsys):
+    dataset, out = write_spread(tmp_path / "set"), tmp_path / "run"
+    assert train(dataset, out, updates=5) == 0
+    dataset.rename(tmp_path / "gone")
+    records = []
+    for number, seed in enumerate(["7", "7", "8"]):
+        file = tmp_path / f"{number}.json"
+        command = ["evaluate", str(out), "--episodes", "4", "--seed", seed, "--json", str(file)]
+        assert main(command) == 0
+        records.append(json.loads(file.read_text()))
+    first, again, other = records
+    assert first["team_returns"] == again["team_returns"]
+    assert first["team_returns"] != other["team_returns"]
+    assert len(first["team_returns"]) == 4
+    mean = np.mean(first["team_returns"])
+    assert mean == pytest.approx(np.mean(list(first["agent_return_means"].values())))
+    assert first["interval"][0] < mean < first["interval"][1]
+    assert f"team return  {mean:.1f}" in capsys.readouterr().out
+
+
+def test_evaluation_draws_the_team(run, tmp_path):
+    gif = tmp_path / "films" / "team.gif"
+    assert main(["evaluate", str(run), "--episodes", "1", "--gif", str(gif)]) == 0
+    with Image.open(gif) as film:
+        assert film.n_frames == 3 * 26
+
+
+def test_half_written_checkpoint_is_refused(tmp_path, capsys):
+    (tmp_path / "half" / "learner_group").mkdir(parents=True)
+    assert "was not written to its end" in fails(capsys, ["evaluate", str(tmp_path / "half")])
+
+
+@pytest.mark.parametrize(
+    ("pair", "value"),
+    [
+        ("eta=0.3", 0.3),
+        ("lr=1e-3", 1e-3),
+        ("actor_hidden=64,64", (64, 64)),
+        ("grad_clip=None", None),
+        ("critic=vdn", "vdn"),
+        ("torch_compile=true", True),
+    ],
+)
+def test_settings_are_read_as_python_values(pair, value):
+    (read,) = parse_settings([pair]).values()
+    assert read == value
+    assert type(read) is type(value)
+
+
+def test_settings_go_to_the_method_that_knows_them():
+    config = OM2PConfig()
+    apply_settings(config, {"eta": 0.5, "grad_clip": 2.0, "table_memory_budget": 10**9})
+    assert (config.eta, config.grad_clip, config.table_memory_budget) == (0.5, 2.0, 10**9)
+    with pytest.raises(ValueError, match="no 'actor_hiden'; did you mean actor_hidden"):
+        apply_settings(config, {"actor_hiden": (8,)})
+    with pytest.raises(ValueError, match="NAME=VALUE"):
+        parse_settings(["eta"])
+
+
+def test_help_answers_without_loading_torch_or_ray():
+    code = (
+        "import sys\nfrom rllib_om2p.cli import main\n"
+        "try:\n    main(['train', '--help'])\nexcept SystemExit:\n    pass\n"
+        "assert not {'ray', 'torch'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "--resume" in done.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -111,3 +112,18 @@ def test_wrong_shapes_are_refused_with_both_shapes() -> None:
         VectorMPE("mpe/other", 1)
     with pytest.raises(ValueError, match="seeds is empty"):
         rollout(NAME, _towards_the_others, seeds=[])
+
+
+@pytest.mark.benchmark
+def test_256_worlds_make_300_thousand_joint_steps_per_second() -> None:
+    worlds = VectorMPE(NAME, 256)
+    worlds.reset()
+    actions = np.zeros((256, 3, 2), np.float32)
+    rates = []
+    for _ in range(5):
+        start = time.perf_counter()
+        for _ in range(400):
+            worlds.step(actions)
+        rates.append(400 * 256 / (time.perf_counter() - start))
+    print(f"joint steps per second: {max(rates):,.0f}")
+    assert max(rates) >= 300_000

@@ -1,0 +1,114 @@
+"""Every example runs, on small data; they share one Ray and what the earlier ones leave."""
+
+from __future__ import annotations
+
+import json
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from rllib_om2p.core.checkpoint import read_marker
+from rllib_om2p.data.reader import OfflineDataset
+from tests.small_data import write_spread
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+@pytest.fixture(scope="module")
+def spread(tmp_path_factory: pytest.TempPathFactory) -> str:
+    # Large enough for the examples' batches of 256.
+    return str(write_spread(Path(tmp_path_factory.mktemp("data")) / "spread"))
+
+
+@pytest.fixture
+def example(monkeypatch, capsys):
+    def run(name: str, *arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", [name, *arguments])
+        runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_there_is_a_test_for_every_example():
+    tests = Path(__file__).read_text(encoding="utf-8")
+    for file in EXAMPLES.glob("*.py"):
+        assert re.search(rf'example\("{file.stem}"|"{file.name}"', tests), file.name
+
+
+def test_examples_are_short_and_say_how_to_run_them():
+    for file in EXAMPLES.glob("*.py"):
+        text = file.read_text(encoding="utf-8")
+        assert f"python examples/{file.name}" in text
+        if file.name != "demo.py":
+            assert len(text.splitlines()) < 80
+
+
+def test_make_dataset(example, tmp_path):
+    shown = example("make_dataset", "--steps", "250", "--out", str(tmp_path / "set"))
+    assert "10 episodes, 250 transitions" in shown
+    assert "(26, 18) (25, 2)" in shown
+
+
+def test_write_your_own_logs(example, tmp_path):
+    shown = example("write_your_own_logs", "--episodes", "4", "--out", str(tmp_path / "logs"))
+    assert "# my-logs" in shown
+    assert OfflineDataset.open(str(tmp_path / "logs")).num_transitions == 100
+
+
+def test_train_then_evaluate_and_act(example, spread, tmp_path):
+    out = str(tmp_path / "run")
+    small = ["--iterations", "1", "--updates", "3", "--episodes", "2"]
+    assert "update 3: actor loss" in example("train", spread, "--out", out, *small)
+    assert read_marker(out)["training_iteration"] == 1
+    shown = example("evaluate_and_act", out, "--episodes", "2")
+    assert "team return over 2 episodes" in shown
+    assert "one episode by hand" in shown
+
+
+def test_resume(example, spread, tmp_path):
+    shown = example("resume", spread, "--updates", "3", "--out", str(tmp_path / "run"))
+    assert "resumed at update 3" in shown
+    assert "now at update 6" in shown
+    assert "the same weights: True" in shown
+
+
+@pytest.mark.timeout(240)
+def test_tune_search(example, spread, tmp_path):
+    small = ["--etas", "0.1", "0.3", "--iterations", "1", "--updates", "3", "--episodes", "2"]
+    shown = example("tune_search", spread, "--out", str(tmp_path / "tune"), *small)
+    assert "eta 0.1: team return" in shown
+    assert "eta 0.3: team return" in shown
+    best = re.search(r"best: \S+ (\S+)", shown)
+    assert best is not None
+    assert read_marker(best.group(1))["training_iteration"] == 1
+
+
+@pytest.mark.timeout(300)
+def test_demo_leaves_a_report_with_pictures_and_says_nothing_else(tmp_path):
+    out = tmp_path / "demo"
+    command = [sys.executable, str(EXAMPLES / "demo.py"), "--out", str(out), "--updates", "20"]
+    command += ["--quality", "medium", "--steps", "2500", "--episodes", "2", "--methods", "bc"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stderr == ""
+    assert "making 2500 joint steps" in done.stdout
+    assert "bc       update    20/20" in done.stdout
+    assert "Look at" in done.stdout
+    report = (out / "report.md").read_text()
+    for part in ("| data |", "| BC (OM2P without critic) |", "learning_curve.png", "rollout.gif"):
+        assert part in report
+    results = json.loads((out / "results.json").read_text())["results"]
+    assert [result["policy"] for result in results] == ["data", "BC (OM2P without critic)"]
+    with Image.open(out / "rollout.gif") as film:
+        assert film.n_frames == 3 * 26
+    card = out / "data" / "simple_spread-medium" / "dataset_card.json"
+    assert card.is_file()

@@ -1,0 +1,70 @@
+"""The README's python blocks run, in order, and its commands exist."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from rllib_om2p import cli
+from tests.small_data import write_spread
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+# What makes the blocks quick; each must be found, so that a change of the README is noticed.
+SMALLER = {
+    "actor_hidden=(64, 64), critic_hidden=(64, 64)": "actor_hidden=(8,), critic_hidden=(8,)",
+    "num_updates_per_iteration=500": "num_updates_per_iteration=3",
+    "evaluation_duration=100": "evaluation_duration=2",
+}
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.usefixtures("ray_cluster")
+def test_python_blocks_run_in_order(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_spread(tmp_path / "data" / "simple_spread-medium")
+    source = "\n".join(blocks("python"))
+    for long, short in SMALLER.items():
+        assert long in source
+        source = source.replace(long, short)
+    names: dict[str, object] = {}
+    exec(compile(source, "README.md", "exec"), names)
+    assert {"algo", "best", "module", "writer"} <= set(names)
+    names["algo"].stop()  # type: ignore[attr-defined]
+
+
+def commands() -> list[str]:
+    lines = [line for block in blocks("bash") for line in block.splitlines()]
+    lines += re.findall(r"`([^`\n]+)`", README)
+    return [line.split("#")[0].strip() for line in lines if line.startswith("rllib-om2p ")]
+
+
+def test_commands_of_the_readme_are_those_of_the_program():
+    named = {command.split()[1] for command in commands()} - {"COMMAND"}
+    assert named == {"make-dataset", "audit", "train", "evaluate"}
+    for command in commands():
+        arguments = shlex.split(command)[1:]
+        if arguments[0] == "COMMAND":
+            continue
+        if arguments[0] in ("make-dataset", "train") and "--out" not in arguments:
+            arguments += ["--out", "DIR"]
+        arguments = ["1" if word == "N" else word for word in arguments]
+        cli._parser().parse_args(arguments)  # exits if an option does not exist
+
+
+def test_first_commands_are_the_two_of_a_fresh_machine():
+    first = blocks("bash")[0].splitlines()
+    assert [line.split("#")[0].strip() for line in first] == ["make demo", "make test"]
+
+
+def test_links_lead_to_files():
+    for link in re.findall(r"\]\((?!https?://)([^)#]+)\)", README):
+        assert (ROOT / link).exists(), link

@@ -261,8 +261,10 @@ def save_film(file: Path, jobs: list[Job]) -> str:
     ]
     frames = [beside(frames) for frames in zip(*(film.frames for film in films), strict=True)]
     names = [METHODS[m].split(",")[0].split(" (")[0] for m in shown]
+    if len(names) == 2:
+        names = [f"left, {names[0]}", f"right, {names[1]}"]
     captions = [
-        "returns: " + ", ".join(f"{n} {r:.0f}" for n, r in zip(names, returns, strict=True))
+        ", ".join(f"{n}: {r:.0f}" for n, r in zip(names, returns, strict=True))
         for returns in zip(*(film.returns for film in films), strict=True)
     ]
     save_gif(file, frames, captions=captions, steps=films[0].steps, fps=8)

@@ -1,9 +1,9 @@
 """A bimodal toy: one jump of a trained average velocity keeps both modes of the data.
 
 Actions are -0.6 or 0.6 with noise 0.1, and the observation decides how likely each mode is. Five
-networks with independent weights and data are trained side by side as five "agents", so every bound
-below holds for five seeds at once. A regression to the conditional mean (no derivative) puts all samples
-between the modes, and a wrong sign or end point in the target does the same or worse.
+networks with independent weights and data are trained side by side as five "agents", so every
+bound below holds for five seeds at once. Without the derivative (plain flow matching) the same toy
+collapses to the mean action; with its sign wrong it does not learn either (distances above 0.4).
 """
 
 from __future__ import annotations

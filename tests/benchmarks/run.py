@@ -29,6 +29,7 @@ import torch
 
 from tests.benchmarks.measure import count_operations, peak_memory, ratio, time_interleaved
 from tests.benchmarks.per_agent import PerAgentUpdate
+from tests.benchmarks.plugin import plugin, table
 from tests.benchmarks.problem import Sizes, draw, make_batch
 from tests.benchmarks.stacked import StackedUpdate
 
@@ -149,6 +150,8 @@ SECTIONS: dict[str, tuple[Callable[[Sizes, int], Section], Sequence[int]]] = {
     "derivative": (derivative, (1,)),
     "operations": (operations, (1,)),
     "memory": (memory, (1,)),
+    "plugin": (plugin, (1,)),
+    "table": (table, (1,)),
 }
 
 
@@ -253,12 +256,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--only", nargs="*", choices=SECTIONS, default=list(SECTIONS))
     parser.add_argument("--section", choices=SECTIONS, help=argparse.SUPPRESS)
-    parser.add_argument("--threads", type=int, default=1, help=argparse.SUPPRESS)
+    parser.add_argument("--threads", type=int, nargs="*", default=[1, 2])
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     sizes = Sizes()
     if arguments.section:
-        torch.set_num_threads(arguments.threads)
+        (threads,) = arguments.threads
+        torch.set_num_threads(threads)
         result = SECTIONS[arguments.section][0](sizes, arguments.rounds)
         arguments.out.write_text(json.dumps(result))
         return
@@ -267,17 +271,22 @@ def main() -> None:
         "machine": machine(),
         "rounds": arguments.rounds,
         "sizes": vars(sizes),
-        "sections": [
-            run_section(name, threads, arguments.rounds)
-            for name in arguments.only
-            for threads in SECTIONS[name][1]
-        ],
+        "sections": [],
     }
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    stem = arguments.out / f"speed-{report['machine']['date'][:10]}"
+    for name in arguments.only:
+        for threads in sorted(set(SECTIONS[name][1]).intersection(arguments.threads)):
+            print(f"{name}, {threads} thread(s) ...", file=sys.stderr, flush=True)
+            report["sections"].append(run_section(name, threads, arguments.rounds))
+            write(report, arguments.out)
+    print(to_markdown(report))
+
+
+def write(report: dict[str, Any], folder: Path) -> None:
+    """Write what is measured so far, so that an interrupted run keeps it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = folder / f"speed-{report['machine']['date'][:10]}"
     stem.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
     stem.with_suffix(".md").write_text(to_markdown(report))
-    print(to_markdown(report))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Trains methods on datasets over seeds and writes one JSON per run; renders RESULTS.md.
 
     python -m tuned_configs.compare train --data DIR --seeds 0 1 2   # resumable; skips what is done
+    python -m tuned_configs.compare behaviour --data DIR             # re-rolls the data's policies
     python -m tuned_configs.compare render
 
 DIR holds one dataset per quality, as `rllib-om2p make-dataset` writes them. Each run is a process
@@ -19,6 +20,10 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
+
+from rllib_om2p.core.acting import JointPolicy
+from rllib_om2p.data.reader import OfflineDataset
 
 RESULTS = Path(__file__).parent / "results"
 FIRST_SEED = 1_000_000  # start states of the scores; disjoint from those of the learning curves
@@ -30,7 +35,6 @@ def run_one(arguments: argparse.Namespace) -> None:
     import ray
     import torch
 
-    from rllib_om2p.core.acting import JointPolicy
     from rllib_om2p.envs.rollout import evaluate_policy
     from rllib_om2p.evaluation.provenance import provenance
     from tuned_configs.om2p.mpe import METHODS
@@ -69,12 +73,15 @@ def run_one(arguments: argparse.Namespace) -> None:
             }
         )
     returns = score(arguments.episodes, FIRST_SEED)
+    dataset = algo.offline_data.dataset
     record = {
         "method": arguments.method,
         "quality": arguments.quality,
         "env": spec.env,
         "dataset_id": spec.dataset_id,
-        "dataset_return": algo.offline_data.dataset.statistics().team_return.mean,
+        "dataset_return": dataset.statistics().team_return.mean,
+        "num_transitions": dataset.num_transitions,
+        "action_rmse": action_rmse(dataset, JointPolicy(modules, seed=0)),
         "references": spec.references,
         "seed": arguments.seed,
         "updates": arguments.updates,
@@ -91,7 +98,52 @@ def run_one(arguments: argparse.Namespace) -> None:
         "provenance": provenance(),
     }  # fmt: skip
     algo.stop()
-    target = Path(arguments.out)
+    write(Path(arguments.out), record)
+
+
+def action_rmse(dataset: OfflineDataset, policy: JointPolicy, num_steps: int = 10_000) -> float:
+    """Return the distance of the policies' actions to the data's, over all agents and axes."""
+    squares, count = 0.0, 0
+    for episode in dataset.episodes():
+        actions = policy({name: obs[:-1] for name, obs in episode.obs.items()})
+        squares += sum(float(((actions[a] - episode.actions[a]) ** 2).mean()) for a in actions)
+        count += len(actions)
+        if count * len(episode) >= num_steps * len(actions):
+            break
+    return (squares / count) ** 0.5
+
+
+def behaviour(arguments: argparse.Namespace) -> None:
+    """Re-roll the policies that made each dataset, from the start states of the scores."""
+    from rllib_om2p.behaviour.rollout import reroll
+    from rllib_om2p.evaluation.provenance import provenance
+
+    for card in sorted(Path(arguments.data).glob("*/dataset_card.json")):
+        dataset = OfflineDataset.open(str(card.parent))
+        spec, quality = dataset.spec, card.parent.name
+        if spec.quality == "medium-replay":
+            continue  # no single policy made it
+        fraction = {"expert_fraction": spec.mixture["expert"]} if spec.mixture else {}
+        for seed in arguments.seeds:
+            seeds = range(FIRST_SEED, FIRST_SEED + arguments.episodes)
+            returns = reroll(spec.env, spec.quality, seeds, noise_seed=seed, **fraction)
+            record = {
+                "method": "behaviour",
+                "quality": quality,
+                "env": spec.env,
+                "dataset_id": spec.dataset_id,
+                "dataset_return": dataset.statistics().team_return.mean,
+                "references": spec.references,
+                "seed": seed,
+                "returns": [float(value) for value in returns],
+                "provenance": provenance(),
+            }
+            write(Path(arguments.out) / f"simple_spread-{quality}-behaviour-{seed}.json", record)
+            print(f"{quality} behaviour {seed}: {returns.mean():.1f}", flush=True)
+
+
+def write(target: Path, record: dict[str, Any]) -> None:
+    """Write a record so that a killed run leaves nothing that counts as done."""
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_suffix(".part")
     partial.write_text(json.dumps(record, indent=1) + "\n")
@@ -147,6 +199,11 @@ def main() -> int:
     many.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     many.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     many.add_argument("--out", default=str(RESULTS))
+    roll = commands.add_parser("behaviour")
+    roll.add_argument("--data", required=True)
+    roll.add_argument("--episodes", type=int, default=500)
+    roll.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    roll.add_argument("--out", default=str(RESULTS))
     commands.add_parser("render")
     arguments = parser.parse_args()
     if arguments.command == "one":
@@ -157,6 +214,9 @@ def main() -> int:
             cards = Path(arguments.data).glob("*/dataset_card.json")
             arguments.qualities = sorted(card.parent.name for card in cards)
         return train(arguments)
+    if arguments.command == "behaviour":
+        behaviour(arguments)
+        return 0
     from tuned_configs.render import render
 
     render(RESULTS)

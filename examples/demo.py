@@ -154,7 +154,7 @@ def train_and_play(job: Job, started: float) -> dict[str, Any]:
     say(f"{job.method:<8} starting Ray and reading the data")
     torch.set_num_threads(1)
     start_ray(num_cpus=1)
-    config = mpe.METHODS[job.method](job.quality)
+    config = mpe.METHODS[job.method](job.quality, job.updates)
     config.offline_data(input_=job.dataset).debugging(seed=job.seed, log_level="ERROR")
     num_lines = max(1, job.updates // UPDATES_PER_LINE)
     config.training(num_updates_per_iteration=job.updates // num_lines)

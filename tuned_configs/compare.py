@@ -41,7 +41,7 @@ def run_one(arguments: argparse.Namespace) -> None:
 
     torch.set_num_threads(1)
     ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
-    config = METHODS[arguments.method](arguments.quality)
+    config = METHODS[arguments.method](arguments.quality, arguments.updates)
     overrides = json.loads(arguments.overrides)
     config.training(**overrides)
     config.offline_data(input_=str(Path(arguments.data) / arguments.quality))
@@ -185,7 +185,7 @@ def main() -> int:
     for name in ("one", "train"):
         command = commands.add_parser(name)
         command.add_argument("--data", required=True)
-        command.add_argument("--updates", type=int, default=10_000)
+        command.add_argument("--updates", type=int, default=6000)
         command.add_argument("--episodes", type=int, default=500)
         command.add_argument("--curve-episodes", type=int, default=100)
         command.add_argument("--overrides", default="{}", help="JSON for .training(...)")

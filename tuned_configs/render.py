@@ -12,9 +12,12 @@ from typing import Any
 import numpy as np
 
 from rllib_om2p.evaluation.figures import Curve, save_learning_curve
+from rllib_om2p.evaluation.provenance import describe_machine
 from rllib_om2p.evaluation.report import Result, results_table
 from rllib_om2p.evaluation.scores import References
 
+BEGIN = "<!-- begin: written by tuned_configs.compare render -->"
+END = "<!-- end -->"
 ORDER = ("data", "behaviour", "bc", "om2p", "om2p-vdn")
 TITLES = {
     "data": "data",
@@ -84,10 +87,44 @@ def floors(rows: Sequence[Result]) -> str:
     return "\n".join(lines)
 
 
-def render(folder: Path) -> None:
-    """Write tables.md and one learning-curve picture per quality into the results' folder.
+def distances(cells: dict[tuple[str, str], list[dict[str, Any]]]) -> str:
+    """Return how far the policies' actions are from the data's, as a Markdown table."""
+    lines = [
+        "| data set | " + " | ".join(TITLES[m] for m in ORDER[2:]) + " |",
+        "|---|---:|---:|---:|",
+    ]
+    for quality in QUALITIES:
+        row = []
+        for method in ORDER[2:]:
+            records = cells.get((quality, method), [])
+            row.append(f"{np.mean([r['action_rmse'] for r in records]):.3f}" if records else "")
+        if any(row):
+            lines.append(f"| {quality} | " + " | ".join(row) + " |")
+    return (
+        "Root mean square distance of one-step actions to the data's actions, at the same "
+        "observations, mean over the seeds:\n\n" + "\n".join(lines)
+    )
 
-    RESULTS.md quotes the tables; its words are written by a person.
+
+def made_with(cells: dict[tuple[str, str], list[dict[str, Any]]]) -> str:
+    """Return who made the numbers: commits, machines, dates, seeds, speed."""
+    records = [r for (_, method), found in cells.items() for r in found if method in ORDER[2:]]
+    facts = [r["provenance"] for r in records]
+    commits = sorted({f"{f['commit'][:7]}" + (" (dirty)" if f["dirty"] else "") for f in facts})
+    dates = sorted(str(f["date"])[:10] for f in facts)
+    speeds = [r["updates_per_second"] for r in records]
+    return (
+        f"{len(records)} runs of {sorted({r['updates'] for r in records})} updates, seeds "
+        f"{sorted({r['seed'] for r in records})}, commit {', '.join(commits)}, {dates[0]} to "
+        f"{dates[-1]}, {describe_machine(facts[0]['machine'])}; {min(speeds):.0f} to "
+        f"{max(speeds):.0f} updates/s, one thread each, two at a time."
+    )
+
+
+def render(folder: Path) -> None:
+    """Put the tables into RESULTS.md and one learning-curve picture per quality beside the JSON.
+
+    Only what stands between the two marks is replaced; the words are a person's.
     """
     cells = load(folder)
     if not cells:
@@ -96,8 +133,11 @@ def render(folder: Path) -> None:
     references = References.from_mapping(next(iter(cells.values()))[0]["references"])
     table = results_table(rows, references=references, baseline="data")
     print(table.text())
-    text = table.markdown() + "\n\n" + floors(rows) + "\n"
-    (folder / "tables.md").write_text(text)
+    report = folder.parent / "RESULTS.md"
+    before, rest = report.read_text().split(BEGIN)
+    after = rest.split(END)[1]
+    parts = [table.markdown(), floors(rows), distances(cells), made_with(cells)]
+    report.write_text(before + BEGIN + "\n\n" + "\n\n".join(parts) + "\n\n" + END + after)
     for quality in QUALITIES:
         methods = [m for m in ORDER[2:] if (quality, m) in cells]
         if not methods:

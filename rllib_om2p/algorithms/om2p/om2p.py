@@ -58,7 +58,7 @@ class OM2PConfig(OfflineConfig):
         self.target_aggregate: Aggregate = "mean"
         self.derivative: Derivative = "finite_difference"
         self.finite_difference_step = 3e-3
-        self.xi: Sequence[float] = (0.0, 0.0, 0.0, 0.0)
+        self.xi: Sequence[float] = (-0.5, 0.0, 0.0, 0.0)
         self.instant_fraction = 0.0
         self.sampling_steps = 1
         self.best_of_n = 1
@@ -108,7 +108,9 @@ class OM2PConfig(OfflineConfig):
             finite_difference_step: d in eq. 5 (default 3e-3; the paper's 1e-12 is no step at all
                 in float32).
             xi: Coefficients of (log s, log(1 - s), s, s^2) in the density of flow times (eq. 4);
-                (0, 0, 0, 0) is uniform (default), (a - 1, b - 1, 0, 0) is Beta(a, b).
+                (0, 0, 0, 0) is uniform, (a - 1, b - 1, 0, 0) is Beta(a, b). The default is
+                Beta(1/2, 1), measured here: it keeps long jumps, r near 0 and t near 1, in every
+                batch. With uniform times the value alone moves the one jump that acts.
             instant_fraction: Part of each batch whose jump is empty, t = r (default 0; ours).
             sampling_steps: Equal jumps from noise to action (default 1).
             best_of_n: At evaluation, draw N actions and take the one that the agent's own critic

@@ -20,8 +20,8 @@ XI = (-0.5, 0.0, 0.0, 0.0)
 ETA_OWN: Mapping[str, float] = {
     "medium-replay": 0.3,
     "medium": 0.3,
-    "medium-expert": 0.3,
-    "medium-expert-50": 0.3,
+    "medium-expert": 0.2,
+    "medium-expert-50": 0.2,
     "expert": 0.1,
 }
 ETA_VDN: Mapping[str, float] = {

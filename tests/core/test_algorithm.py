@@ -309,6 +309,16 @@ def test_settings_without_meaning_are_refused(spread, settings, message):
         make_config(spread, **settings).validate()
 
 
+def test_finite_difference_is_refused_where_products_are_rounded(spread):
+    torch.set_float32_matmul_precision("high")
+    try:
+        with pytest.raises(ValueError, match="tangent"):
+            make_config(spread).validate()
+        make_config(spread, derivative="tangent").validate()
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
 def test_missing_dataset_is_refused_with_the_way_to_make_one(tmp_path):
     with pytest.raises(ValueError, match="make-dataset"):
         OM2PConfig().validate()

@@ -162,9 +162,10 @@ class OM2PConfig(OfflineConfig):
         if not 0 <= self.instant_fraction <= 1:
             raise ValueError(f"instant_fraction must be in [0, 1], got {self.instant_fraction}.")
         if self.derivative == "finite_difference":
-            check_finite_difference_step(
-                self.finite_difference_step, getattr(torch, self.precision)
-            )
+            # "high" and "medium" mean TF32 or bfloat16 products for float32 tensors.
+            exact = torch.get_float32_matmul_precision() == "highest"
+            dtype = getattr(torch, self.precision) if exact else torch.bfloat16
+            check_finite_difference_step(self.finite_difference_step, dtype)
         time_table(self.xi, num_points=2)
 
     @property

@@ -29,7 +29,7 @@ ETA_VDN: Mapping[str, float] = {
     "medium": 0.5,
     "medium-expert": 0.5,
     "medium-expert-50": 0.5,
-    "expert": 0.1,
+    "expert": 0.02,
 }
 
 

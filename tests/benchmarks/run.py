@@ -267,7 +267,7 @@ def main() -> None:
         arguments.out.write_text(json.dumps(result))
         return
     report: dict[str, Any] = {
-        "command": "python -m tests.benchmarks.run",
+        "command": " ".join(("python -m tests.benchmarks.run", *sys.argv[1:])),
         "machine": machine(),
         "rounds": arguments.rounds,
         "sizes": vars(sizes),

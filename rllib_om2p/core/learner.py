@@ -35,6 +35,7 @@ from rllib_om2p.core.agent_groups import (
     make_groups,
     observation_constants,
 )
+from rllib_om2p.core.history import Divergence, History
 from rllib_om2p.core.phases import Networks, Phase
 from rllib_om2p.core.rl_module import bind_to_stacks
 from rllib_om2p.core.table import Block, TransitionTable
@@ -47,7 +48,6 @@ TRAINING_STATE = "training_state"
 NUM_UPDATES = "num_updates"
 NUM_UPDATES_LIFETIME = "num_updates_lifetime"
 UPDATES_PER_SECOND = "updates_per_second"
-TEAM = "team"
 # One batch size, one graph. tanh-GELU runs some sixty times per update: written with exp it makes a
 # compiled update 8 % faster in float32 and 14 % in bfloat16 than the vector library's tanh.
 COMPILE_SETTINGS: dict[str, Any] = {
@@ -73,7 +73,7 @@ class OfflineLearner(TorchLearner):
         config = self.config
         self._world_size = max(1, config.num_learners)
         self._num_updates = 0
-        self._diverged: str | None = None
+        self._diverged: Divergence | None = None
         self._dataset = OfflineDataset.open(config.input_)
         self._layout = RowLayout(self._dataset.spec, make_groups(self._dataset.spec))
         self._transform = fit_transform(
@@ -196,22 +196,20 @@ class OfflineLearner(TorchLearner):
         """
         self._check_is_built()
         if self._diverged:
-            raise DivergenceError(self._diverged)
+            raise DivergenceError(self._diverged.message)
         start, first_update = time.perf_counter(), self._num_updates
-        history: dict[str, list[tuple[Tensor, dict[str, Tensor]]]] = {
-            phase.name: [] for phase in self._phases
-        }
+        history = History(self._phases, self._agent_ids)
         for _ in range(num_updates):
             batch = self._layout.view(*self._table.sample(self._batch_size, self._generator))
             for phase in self._phases:
                 if self._num_updates % phase.period == 0:
-                    history[phase.name].append(self._run(phase, batch))
+                    history.add(phase, *self._run(phase, batch))
             if self._targets:
                 polyak_update(self._targets, self._sources, self.config.tau)
             self._num_updates += 1
         self._weights_seq_no += num_updates
+        self._diverged = history.divergence(first_update)
         self._meet_ranks("update")
-        self._check_finite(history, first_update)
         self._log(history, num_updates, time.perf_counter() - start)
         return self.metrics.reduce()
 
@@ -240,7 +238,7 @@ class OfflineLearner(TorchLearner):
         for group in optimizer.param_groups:
             group["lr"] = self._learning_rate
         optimizer.step()
-        return losses.detach(), metrics
+        return losses, metrics
 
     def _mean_over_ranks(self, gradients: list[Tensor]) -> list[Tensor]:
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
@@ -249,48 +247,13 @@ class OfflineLearner(TorchLearner):
         parts = flat.split([gradient.numel() for gradient in gradients])
         return [p.view_as(g) for p, g in zip(parts, gradients, strict=True)]
 
-    def _check_finite(self, history: dict[str, Any], first_update: int) -> None:
-        found = []
-        for order, phase in enumerate(self._phases):
-            if not history[phase.name]:
-                continue
-            losses = torch.stack([losses for losses, _ in history[phase.name]])
-            bad = (~torch.isfinite(losses)).reshape(len(losses), -1).nonzero()
-            if len(bad):
-                row, agent = bad[0].tolist()
-                first = -(-first_update // phase.period) * phase.period
-                name = TEAM if losses.ndim == 1 else self._agent_ids[agent]
-                found.append((first + row * phase.period, order, phase.name, name))
-        if not found:
-            return
-        update, _, phase_name, agent_id = min(found)
-        who = "the team" if agent_id == TEAM else f"agent {agent_id!r}"
-        self._diverged = (
-            f"the {phase_name} loss of {who} became non-finite at update {update}. Training has "
-            "stopped and these weights will not be saved; the last checkpoint is intact. Lower "
-            "eta or lr, set grad_clip, or check the dataset with `rllib-om2p audit`."
-        )
-        raise DivergenceError(self._diverged)
-
     @property
     def _agent_ids(self) -> list[str]:
         return [name for group in self._layout.groups for name in group.agent_ids]
 
-    def _log(self, history: dict[str, Any], num_updates: int, seconds: float) -> None:
-        for phase in self._phases:
-            if not history[phase.name]:
-                continue
-            values = {
-                f"{phase.name}_loss": torch.stack([losses for losses, _ in history[phase.name]])
-            }
-            for key in history[phase.name][0][1]:
-                values[key] = torch.stack([metrics[key] for _, metrics in history[phase.name]])
-            for key, value in values.items():
-                # One read of the device per metric and call, not per update.
-                means = value.float().mean(0).reshape(-1).tolist()
-                names = [ALL_MODULES] if value.ndim == 1 else self._agent_ids
-                for name, mean in zip(names, means, strict=True):
-                    self.metrics.log_value((name, key), mean, window=1)
+    def _log(self, history: History, num_updates: int, seconds: float) -> None:
+        for agent_id, key, mean in history.means():
+            self.metrics.log_value((agent_id or ALL_MODULES, key), mean, window=1)
         steps = num_updates * self._batch_size
         self.metrics.log_value((ALL_MODULES, NUM_ENV_STEPS_TRAINED), steps, reduce="sum")
         self.metrics.log_value(
@@ -310,7 +273,7 @@ class OfflineLearner(TorchLearner):
     ) -> Any:
         """Return RLlib's state and what resuming bit-identically needs besides the modules."""
         if self._diverged:
-            raise DivergenceError(self._diverged)
+            raise DivergenceError(self._diverged.message)
         state = super().get_state(components, not_components=not_components, **kwargs)
         if self._check_component(TRAINING_STATE, components, not_components):
             state[TRAINING_STATE] = {
@@ -375,19 +338,29 @@ class OfflineLearner(TorchLearner):
         )
 
     def _meet_ranks(self, when: str) -> None:
-        """Check that all ranks hold the same parameters, and learn each rank's own state.
+        """Check that no rank diverged and all hold the same parameters; learn each one's state.
 
-        A checkpoint is taken from one rank alone, which cannot ask the others then.
+        A checkpoint is taken from one rank alone, which cannot ask the others then. All ranks stop
+        together: one that stopped alone would leave the others waiting for it.
         """
-        own = {"generator": self._generator.get_state(), "table": self._table.get_state()}
-        if self._world_size == 1:
-            self._rank_states = [own]
-            return
-        own["checksums"] = [t.double().sum().item() for t in self._networks.state_dict().values()]
-        self._rank_states = [{} for _ in range(self._world_size)]
-        dist.all_gather_object(self._rank_states, own)
+        own: dict[str, Any] = {
+            "generator": self._generator.get_state(),
+            "table": self._table.get_state(),
+            "diverged": self._diverged,
+        }
+        self._rank_states = [own]
+        if self._world_size > 1:
+            values = self._networks.state_dict().values()
+            own["checksums"] = [value.double().sum().item() for value in values]
+            self._rank_states = [{} for _ in range(self._world_size)]
+            dist.all_gather_object(self._rank_states, own)
+        found = [state["diverged"] for state in self._rank_states if state["diverged"]]
+        if found:
+            # The earliest: the other ranks' losses follow from its gradients.
+            self._diverged = min(found)
+            raise DivergenceError(self._diverged.message)
         for rank, other in enumerate(self._rank_states):
-            if other["checksums"] != own["checksums"]:
+            if other.get("checksums") != own.get("checksums"):
                 raise RuntimeError(
                     f"learner {rank} and learner {self._learner_index} hold different parameters "
                     f"after {when}."

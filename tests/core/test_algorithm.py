@@ -20,6 +20,7 @@ import rllib_om2p
 from rllib_om2p import OM2P, Algorithm, OM2PConfig, envs
 from rllib_om2p.core.acting import JointPolicy, load_modules, module_path
 from rllib_om2p.core.checkpoint import MARKER
+from rllib_om2p.core.learner import DivergenceError
 from rllib_om2p.data.schema import DataError
 from rllib_om2p.envs.rollout import evaluate_policy
 from tests.small_data import write_random, write_spread
@@ -118,6 +119,20 @@ def test_two_learners_train_the_same_weights_on_halves_of_the_data(spread, tmp_p
     algo.restore_from_path(path)
     again = algo.train()["learners"]["agent_0"]["actor_loss"]
     assert again == expected_next
+    algo.stop()
+
+
+def test_one_diverging_learner_stops_all_and_names_its_agent(spread):
+    algo = make_config(spread).learners(num_learners=2).build_algo()
+
+    def spoil(learner):
+        if learner._learner_index == 1:
+            # agent_2's own reward, of every row.
+            learner._table._rows[:, learner._layout.width - 6] = float("nan")
+
+    algo.learner_group.foreach_learner(spoil)
+    with pytest.raises(DivergenceError, match="critic loss of agent 'agent_2'.* at update 0"):
+        algo.train()
     algo.stop()
 
 

@@ -1,0 +1,95 @@
+"""Losses and metrics of the updates of one call, kept on the device until the call ends.
+
+Appending costs no operation on the device; everything is read once per call. Knows phases and the
+agents' names, nothing of how the numbers came about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from rllib_om2p.core.phases import Phase
+
+TEAM = "team"
+
+
+class Divergence(NamedTuple):
+    """The first loss that was not finite; ordered by when it happened.
+
+    Attributes:
+        update: Number of the update.
+        order: Position of the phase in the update.
+        message: For people: phase, agent, update, and what to do.
+    """
+
+    update: int
+    order: int
+    message: str
+
+
+class History:
+    """What the phases returned, update by update.
+
+    Args:
+        phases: In the order in which they run.
+        agent_ids: In the order of the groups; the axis of all per-agent tensors.
+    """
+
+    def __init__(self, phases: Sequence[Phase], agent_ids: Sequence[str]) -> None:
+        self._phases = tuple(phases)
+        self._agent_ids = tuple(agent_ids)
+        self._losses: dict[str, list[Tensor]] = {phase.name: [] for phase in phases}
+        self._metrics: dict[str, list[dict[str, Tensor]]] = {phase.name: [] for phase in phases}
+
+    def add(self, phase: Phase, losses: Tensor, metrics: dict[str, Tensor]) -> None:
+        """Keep what a phase returned, each tensor (N,) per agent or () for the team."""
+        self._losses[phase.name].append(losses.detach())
+        self._metrics[phase.name].append(metrics)
+
+    def divergence(self, first_update: int) -> Divergence | None:
+        """Return which loss was the first to be NaN or infinite, None if all were finite.
+
+        Args:
+            first_update: Number of the update before which this history began.
+        """
+        found = []
+        for order, phase in enumerate(self._phases):
+            if not self._losses[phase.name]:
+                continue
+            losses = torch.stack(self._losses[phase.name])
+            bad = (~torch.isfinite(losses)).reshape(len(losses), -1).nonzero()
+            if len(bad):
+                row, agent = bad[0].tolist()
+                # The phase's first update at or after `first_update`.
+                start = -(-first_update // phase.period) * phase.period
+                name = TEAM if losses.ndim == 1 else self._agent_ids[agent]
+                found.append((start + row * phase.period, order, phase.name, name))
+        if not found:
+            return None
+        update, order, phase_name, agent_id = min(found)
+        who = "the team" if agent_id == TEAM else f"agent {agent_id!r}"
+        return Divergence(
+            update,
+            order,
+            f"the {phase_name} loss of {who} became non-finite at update {update}. Training has "
+            "stopped and these weights will not be saved; the last checkpoint is intact. Lower "
+            "eta or lr, set grad_clip, or check the dataset with `rllib-om2p audit`.",
+        )
+
+    def means(self) -> Iterator[tuple[str | None, str, float]]:
+        """Yield (agent id or None for the team, name, mean over the updates) of every number."""
+        for phase in self._phases:
+            if not self._losses[phase.name]:
+                continue
+            columns = {f"{phase.name}_loss": torch.stack(self._losses[phase.name])}
+            for key in self._metrics[phase.name][0]:
+                columns[key] = torch.stack([m[key] for m in self._metrics[phase.name]])
+            for key, column in columns.items():
+                means = column.float().mean(0).reshape(-1).tolist()
+                names = [None] if column.ndim == 1 else self._agent_ids
+                for name, mean in zip(names, means, strict=True):
+                    yield name, key, mean

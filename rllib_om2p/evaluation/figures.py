@@ -87,7 +87,9 @@ def save_learning_curve(
             linestyle=_LINE_STYLES[index % len(_LINE_STYLES)],
             label=f"{name} ({value:.1f})",
         )
-    axes.set_title(title, loc="left", fontsize=11)
+    several = len(names) < len(curves)
+    parts = [title, "thin: each seed, thick: their mean" if several else ""]
+    axes.set_title("; ".join(part for part in parts if part), loc="left", fontsize=11)
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     axes.grid(alpha=0.25)
@@ -97,7 +99,7 @@ def save_learning_curve(
         axes.spines["right"].set_visible(False)
     else:
         _add_normalised_axis(axes, references)
-    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     figure.savefig(path, format="png")
 
 
@@ -127,8 +129,7 @@ def _draw_runs(
     for steps, _ in runs[1:]:
         shared = np.intersect1d(shared, steps)
     mean = np.mean([returns[np.searchsorted(steps, shared)] for steps, returns in runs], axis=0)
-    label = f"{name} (mean of {len(runs)} seeds; thin: each)"
-    axes.plot(shared, mean, color=colour, linewidth=2.4, label=label)
+    axes.plot(shared, mean, color=colour, linewidth=2.4, label=f"{name} ({len(runs)} seeds)")
 
 
 def _add_normalised_axis(axes: Axes, references: References) -> None:

@@ -24,6 +24,7 @@ from typing import Any
 
 from rllib_om2p.core.acting import JointPolicy
 from rllib_om2p.data.reader import OfflineDataset
+from tuned_configs.om2p import mpe
 
 RESULTS = Path(__file__).parent / "results"
 FIRST_SEED = 1_000_000  # start states of the scores; disjoint from those of the learning curves
@@ -37,11 +38,10 @@ def run_one(arguments: argparse.Namespace) -> None:
 
     from rllib_om2p.envs.rollout import evaluate_policy
     from rllib_om2p.evaluation.provenance import provenance
-    from tuned_configs.om2p.mpe import METHODS
 
     torch.set_num_threads(1)
     ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
-    config = METHODS[arguments.method](arguments.quality, arguments.updates)
+    config = mpe.METHODS[arguments.method](arguments.quality, arguments.updates)
     overrides = json.loads(arguments.overrides)
     config.training(**overrides)
     config.offline_data(input_=str(Path(arguments.data) / arguments.quality))
@@ -185,7 +185,7 @@ def main() -> int:
     for name in ("one", "train"):
         command = commands.add_parser(name)
         command.add_argument("--data", required=True)
-        command.add_argument("--updates", type=int, default=6000)
+        command.add_argument("--updates", type=int, default=mpe.NUM_UPDATES)
         command.add_argument("--episodes", type=int, default=500)
         command.add_argument("--curve-episodes", type=int, default=100)
         command.add_argument("--overrides", default="{}", help="JSON for .training(...)")

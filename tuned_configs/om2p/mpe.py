@@ -16,7 +16,7 @@ NUM_UPDATES = 6000
 XI = (-0.5, 0.0, 0.0, 0.0)
 
 # Weight of the value by quality of the data, chosen with seed 100, 4000 updates and start states
-# that the comparison does not use.
+# that the comparison does not use (VDN on expert: see RESULTS.md).
 ETA_OWN: Mapping[str, float] = {
     "medium-replay": 0.3,
     "medium": 0.3,

@@ -18,6 +18,7 @@ from ray.rllib.policy.policy import PolicySpec
 from ray.rllib.utils.annotations import override
 
 from rllib_om2p import envs
+from rllib_om2p.core.agent_order import InAgentOrder
 from rllib_om2p.core.learner import OfflineLearner
 from rllib_om2p.core.offline_data import OfflineMultiAgentData
 from rllib_om2p.data.reader import OfflineDataset
@@ -214,6 +215,16 @@ class OfflineConfig(AlgorithmConfig):
     def build_phases(self, networks: Networks, layout: RowLayout) -> list[Phase]:
         """Return the algorithm's losses in the order in which they run in an update."""
         raise TypeError(f"{type(self).__name__} must define build_phases().")
+
+    @override(AlgorithmConfig)
+    def build_env_to_module_connector(self, *args: Any, **kwargs: Any) -> Any:
+        """Return RLlib's pipeline, which asks the policies in the order of the agents.
+
+        The same seed then gives the same noise, and evaluation the same returns, in every process.
+        """
+        pipeline = super().build_env_to_module_connector(*args, **kwargs)
+        pipeline.append(InAgentOrder(self.dataset_spec.agent_ids))
+        return pipeline
 
     @override(AlgorithmConfig)
     def get_default_learner_class(self) -> type[OfflineLearner]:

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from ray.rllib.connectors.connector_v2 import ConnectorV2
 from ray.rllib.core.rl_module.rl_module import RLModule
 from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
 
@@ -125,7 +124,6 @@ def play_checkpoint(
     runner = _make_runner(config, name, seed)
     try:
         _check_agents(spec, name, runner)
-        runner._env_to_module.append(_InAgentOrder(spec.agent_ids))
         for agent_id, module in modules.items():
             runner.module[agent_id].set_state(module.get_state())
         torch.manual_seed(seed)
@@ -187,21 +185,6 @@ def render_episodes(modules: Mapping[str, RLModule], env: str, seeds: Sequence[i
             team_return += float(info.team_rewards(ordered))
     world.close()
     return film
-
-
-class _InAgentOrder(ConnectorV2):
-    """Lists the modules' batches in the order of the agents.
-
-    RLlib lists them in the order of a set (env/multi_agent_episode.py:1847, 2.60.0), another one in
-    each process; the policies draw their noise in that order.
-    """
-
-    def __init__(self, agent_ids: Sequence[str]) -> None:
-        super().__init__()
-        self._agent_ids = tuple(agent_ids)
-
-    def __call__(self, *, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        return {agent_id: batch[agent_id] for agent_id in self._agent_ids if agent_id in batch}
 
 
 def _make_runner(config: OfflineConfig, name: str, seed: int) -> MultiAgentEnvRunner:

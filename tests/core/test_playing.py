@@ -1,14 +1,12 @@
-"""Playing with RLlib's env runner: which start states, and in which order the agents draw."""
+"""Playing with RLlib's env runner: which start states, and pictures."""
 
 from __future__ import annotations
-
-import random
 
 import numpy as np
 import pytest
 
 from rllib_om2p import OM2PConfig, envs
-from rllib_om2p.core.playing import _InAgentOrder, _make_runner, render_episodes
+from rllib_om2p.core.playing import _make_runner, render_episodes
 from tests.small_data import write_spread
 
 NAME = "mpe/simple_spread"
@@ -31,13 +29,6 @@ def test_episode_k_starts_where_seed_plus_k_starts_however_they_are_asked_for(ru
         expected, _ = reference.reset(seed=40 + number)
         for agent, obs in episode.get_observations(0).items():
             np.testing.assert_array_equal(obs, expected[agent])
-
-
-def test_batches_come_in_the_order_of_the_agents():
-    names = [f"agent_{k}" for k in range(10)]
-    shuffled = random.Random(0).sample(names, 10)
-    ordered = _InAgentOrder(names)(batch={name: name for name in shuffled})
-    assert list(ordered) == names
 
 
 def test_film_shows_every_state_of_every_episode(runner):

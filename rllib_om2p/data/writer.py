@@ -3,7 +3,8 @@
 Knows nothing of environments or learners. Everything is written into the hidden directory
 `.writing` first; on success the files are moved into place and the dataset card comes last, and a
 directory without a card does not open as a dataset. A killed writer leaves only `.writing`, which
-the next writer of that directory removes.
+the next writer of that directory removes, or, with `resume=True`, continues: whole files stay, and
+since files and row groups depend on the episodes alone, the bytes are those of an unbroken run.
 
 Axes: E episodes, T acting steps, R rows (T + 1 per episode), O observation, A action features.
 """
@@ -22,9 +23,13 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from rllib_om2p.data import parts
 from rllib_om2p.data.checks import RowIndex, check_values
+from rllib_om2p.data.decode import RowRange, decode
+from rllib_om2p.data.files import SourceFile
 from rllib_om2p.data.schema import (
     CARD_NAME,
     CONTENT_KEY,
@@ -66,9 +71,11 @@ class _HashingFile:
 
     def close(self) -> None:
         if not self._file.closed:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
+            try:
+                self._file.flush()
+                os.fsync(self._file.fileno())
+            finally:
+                self._file.close()
 
     @property
     def closed(self) -> bool:
@@ -119,7 +126,8 @@ class _PartFile:
         """Close the file and return its entry for the dataset card."""
         content = self._content.hexdigest()
         self._writer.add_key_value_metadata({CONTENT_KEY: content.encode()})
-        self.abandon()
+        self._writer.close()
+        self._file.close()
         return {
             "name": self.name,
             "rows": self.rows,
@@ -132,9 +140,12 @@ class _PartFile:
         }
 
     def abandon(self) -> None:
-        """Close the file, whatever state it is in."""
-        self._writer.close()
-        self._file.close()
+        """Close the file, whatever state it is in; what fails now (a full disk) failed before."""
+        for closing in (self._writer, self._file):
+            try:
+                closing.close()
+            except (OSError, pa.ArrowException) as error:
+                logger.debug("Closing unfinished %s: %s", self.name, error)
 
 
 def _encodings(columns: Mapping[str, Column]) -> dict[str, str]:
@@ -172,6 +183,9 @@ class DatasetWriter:
         rows_per_group: Rows per row group; an episode longer than that gets a group of its own.
         rows_per_file: Rows per file.
         overwrite: Replace a dataset that is already there.
+        resume: Continue what a killed or failed writer with the same spec and sizes left: its
+            whole files stay, `num_episodes` says how many episodes they hold, and the caller goes
+            on with the next. After an error the whole files stay for the next attempt.
 
     Raises:
         DataError: The directory holds a dataset or other Parquet files, an episode breaks the
@@ -186,6 +200,7 @@ class DatasetWriter:
         rows_per_group: int = 20_000,
         rows_per_file: int = 2_000_000,
         overwrite: bool = False,
+        resume: bool = False,
     ) -> None:
         if rows_per_group < 2 or rows_per_file < rows_per_group:
             raise ValueError(
@@ -195,7 +210,7 @@ class DatasetWriter:
         self.directory = Path(directory)
         self.spec = spec
         self._rows_per_group, self._rows_per_file = rows_per_group, rows_per_file
-        self._overwrite = overwrite
+        self._overwrite, self._resume = overwrite, resume
         self._columns = contract_columns(spec)
         self._schema = arrow_schema(spec)
         self._statistics = StatisticsAccumulator(spec)
@@ -208,7 +223,9 @@ class DatasetWriter:
 
     def __enter__(self) -> DatasetWriter:
         self._check_directory()
-        self._temporary.mkdir(parents=True)
+        self._temporary.mkdir(parents=True, exist_ok=True)
+        if self._resume:
+            self._take_up()
         self._open = True
         return self
 
@@ -225,7 +242,15 @@ class DatasetWriter:
             self._open = False
             if self._part is not None:
                 self._part.abandon()
-            shutil.rmtree(self._temporary, ignore_errors=True)
+            if error_type is not None and self._resume and self._files:
+                parts.remove_unfinished(self._temporary, self._files)
+            else:
+                shutil.rmtree(self._temporary, ignore_errors=True)
+
+    @property
+    def num_episodes(self) -> int:
+        """Episodes taken so far, those of a resumed writer's whole files included."""
+        return self._num_episodes
 
     @property
     def _temporary(self) -> Path:
@@ -234,15 +259,36 @@ class DatasetWriter:
     def _check_directory(self) -> None:
         if self.directory.exists() and not self.directory.is_dir():
             raise DataError(f"{self.directory} is a file; give a directory.")
-        if self._temporary.exists():
+        if self._temporary.exists() and not self._resume:
             logger.warning("Removing %s, left behind by a killed writer.", self._temporary)
             shutil.rmtree(self._temporary)
+        if self._resume and not (self.directory / CARD_NAME).exists():
+            parts.take_back(self._temporary, self._key)
         taken = [p.name for p in self._published()]
         if taken and not self._overwrite:
             raise DataError(
                 f"{self.directory} already holds {taken[0]} ({len(taken)} such files); choose "
                 "another directory or pass overwrite=True."
             )
+
+    def _take_up(self) -> None:
+        """Continue after the whole files of a former writer with the same spec and sizes."""
+        self._files = parts.load_journal(self._temporary, self._key)
+        parts.remove_unfinished(self._temporary, self._files)
+        names = self._statistics.columns(self.spec)
+        for entry in self._files:
+            source = SourceFile(pafs.LocalFileSystem(), str(self._temporary / entry["name"]))
+            for group in range(entry["row_groups"]):
+                rows = pq.read_metadata(source.path).row_group(group).num_rows
+                values, index = decode(RowRange(source, group, 0, rows), self._columns, names)
+                self._statistics.add(values, index.valid)
+            self._num_episodes += entry["episodes"]
+
+    @property
+    def _key(self) -> str:
+        """What must be equal for one writer to continue another's work."""
+        sizes = f"{self._rows_per_group} {self._rows_per_file}"
+        return hashlib.sha256(f"{self.spec.to_json()} {sizes}".encode()).hexdigest()
 
     def _published(self) -> list[Path]:
         card = self.directory / CARD_NAME
@@ -412,6 +458,8 @@ class DatasetWriter:
         if self._part is not None:
             self._files.append(self._part.finish())
             self._part = None
+            if self._resume:
+                parts.save_journal(self._temporary, self._key, self._files)
 
     def _publish(self) -> None:
         self._flush()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rllib_om2p.algorithms import OM2P, OM2PConfig
     from rllib_om2p.core.algorithm import Algorithm
+    from rllib_om2p.core.recorder import Recorder
     from rllib_om2p.data.reader import OfflineDataset
     from rllib_om2p.data.writer import DatasetWriter
 
@@ -25,6 +26,7 @@ _HOMES = {
     "OM2P": "rllib_om2p.algorithms",
     "OM2PConfig": "rllib_om2p.algorithms",
     "OfflineDataset": "rllib_om2p.data.reader",
+    "Recorder": "rllib_om2p.core.recorder",
     "DatasetWriter": "rllib_om2p.data.writer",
 }
 
@@ -34,6 +36,7 @@ __all__ = [
     "DatasetWriter",
     "OM2PConfig",
     "OfflineDataset",
+    "Recorder",
     "__version__",
     "register",
 ]

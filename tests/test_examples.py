@@ -64,6 +64,17 @@ def test_write_your_own_logs(example, tmp_path):
     assert OfflineDataset.open(str(tmp_path / "logs")).num_transitions == 100
 
 
+@pytest.mark.timeout(240)
+def test_record_and_train(example, tmp_path):
+    small = ["--iterations", "2", "--steps", "200", "--runners", "1", "--updates", "3"]
+    shown = example("record_and_train", "--out", str(tmp_path / "ppo"), *small)
+    assert "PPO iteration 2: team return" in shown
+    assert "recorded: 16 episodes" in shown
+    assert "OM2P: team return" in shown
+    spec = OfflineDataset.open(str(tmp_path / "ppo")).spec
+    assert (spec.env, spec.behaviour["algorithm"]) == ("mpe/simple_spread", "PPO")
+
+
 def test_train_then_evaluate_and_act(example, spread, tmp_path):
     out = str(tmp_path / "run")
     small = ["--iterations", "1", "--updates", "3", "--episodes", "2"]

@@ -126,13 +126,20 @@ class Audit:
             "actions": {n: plain(dataclasses.asdict(item)) for n, item in self.actions.items()},
         }
 
-    def to_markdown(self) -> str:
-        """Return the report as Markdown."""
+    def summary(self) -> str:
+        """Return the first sections of the report: what it is, what is odd, returns and ends."""
         sections = [
             _overview(self),
             _section("Notices", [f"- {notice}" for notice in self.notices] or ["None."]),
             _section("Returns", _return_lines(self)),
             _section("Endings", _ending_lines(self.endings)),
+        ]
+        return "\n".join(sections)
+
+    def to_markdown(self) -> str:
+        """Return the report as Markdown."""
+        sections = [
+            self.summary(),
             _section("Coverage", _coverage_lines(self)),
             _section("Actions", _action_lines(self)),
             _section("Constant features", _constant_lines(self)),

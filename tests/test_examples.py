@@ -75,6 +75,15 @@ def test_record_and_train(example, tmp_path):
     assert (spec.env, spec.behaviour["algorithm"]) == ("mpe/simple_spread", "PPO")
 
 
+def test_your_own_environment(example, tmp_path):
+    out = str(tmp_path / "meeting")
+    shown = example("your_own_environment", "--episodes", "30", "--updates", "3", "--out", out)
+    assert "30 random episodes, team return" in shown
+    assert "after training: " in shown
+    assert "meeting: team return" in shown
+    assert OfflineDataset.open(out).spec.agent_ids == ("left", "right")
+
+
 def test_train_then_evaluate_and_act(example, spread, tmp_path):
     out = str(tmp_path / "run")
     small = ["--iterations", "1", "--updates", "3", "--episodes", "2"]

@@ -19,6 +19,7 @@ from ray.rllib.utils.annotations import override
 
 from rllib_om2p import envs
 from rllib_om2p.core.agent_order import InAgentOrder
+from rllib_om2p.core.environments import require_environment
 from rllib_om2p.core.learner import OfflineLearner
 from rllib_om2p.core.offline_data import OfflineMultiAgentData
 from rllib_om2p.data.reader import OfflineDataset
@@ -275,8 +276,8 @@ class OfflineConfig(AlgorithmConfig):
         wants_env = bool(self.evaluation_interval or self.evaluation_num_env_runners)
         if wants_env and self.env is None and spec.env is not None:
             self.environment(spec.env, env_config=dict(spec.env_kwargs))
-        if isinstance(self.env, str) and self.env in envs.names():
-            envs.register()
+        if isinstance(self.env, str) and (wants_env or self.env in envs.names()):
+            require_environment(self.env)
         duration = self.evaluation_duration
         if isinstance(duration, int):
             # RLlib averages over the last 100 episodes only, however many an evaluation runs.

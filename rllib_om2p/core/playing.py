@@ -21,6 +21,7 @@ from rllib_om2p import envs
 from rllib_om2p.core.acting import JointPolicy, load_modules
 from rllib_om2p.core.checkpoint import read_config
 from rllib_om2p.core.config import OfflineConfig
+from rllib_om2p.core.environments import require_environment
 from rllib_om2p.data.schema import DatasetSpec, team_rewards
 from rllib_om2p.evaluation.scores import References, normalised_score
 from rllib_om2p.evaluation.statistics import Interval, mean_interval
@@ -130,7 +131,7 @@ def play_checkpoint(
         episodes: list[Any] = []
         while len(episodes) < num_episodes:
             count = min(EPISODES_PER_CALL, num_episodes - len(episodes))
-            episodes += runner.sample(num_episodes=count, explore=False)
+            episodes += _sample(runner, name, count, seed + len(episodes))
             progress(len(episodes))
     finally:
         runner.stop()
@@ -188,9 +189,11 @@ def render_episodes(modules: Mapping[str, RLModule], env: str, seeds: Sequence[i
 
 
 def _make_runner(config: OfflineConfig, name: str, seed: int) -> MultiAgentEnvRunner:
+    require_environment(name)
     if name in envs.names():
-        envs.register()
         settings = dict(config.dataset_spec.env_kwargs) | {"first_seed": seed}
+    elif name == config.dataset_spec.env:
+        settings = dict(config.dataset_spec.env_kwargs)
     else:
         settings = dict(config.env_config)
     config.environment(name, env_config=settings)
@@ -200,10 +203,20 @@ def _make_runner(config: OfflineConfig, name: str, seed: int) -> MultiAgentEnvRu
     return MultiAgentEnvRunner(config=config)
 
 
+def _sample(runner: MultiAgentEnvRunner, name: str, count: int, seed: int) -> list[Any]:
+    """Play `count` episodes, the first from the start state of `seed`; perhaps fewer."""
+    if name in envs.names():
+        # These take the next seed at every reset themselves.
+        return list(runner.sample(num_episodes=count, explore=False))
+    # RLlib seeds the first reset of a call only (env/multi_agent_env_runner.py:612, 2.60.0).
+    runner._seed = seed
+    return list(runner.sample(num_episodes=1, explore=False))
+
+
 def _check_agents(spec: DatasetSpec, name: str, runner: MultiAgentEnvRunner) -> None:
-    spaces = runner.env.envs[0].unwrapped.observation_spaces or {}
+    env = runner.env.envs[0].unwrapped
     expected = {agent.name: (agent.obs_dim,) for agent in spec.agents}
-    found = {agent: space.shape for agent, space in spaces.items()}
+    found = {agent: env.get_observation_space(agent).shape for agent in env.possible_agents}
     if found != expected:
         raise ValueError(
             f"the checkpoint's agents have observations {expected}, those of environment {name!r} "

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from gymnasium import spaces
+from ray.rllib.env.multi_agent_env import MultiAgentEnv
+from ray.tune.registry import register_env
 
 from rllib_om2p import OM2PConfig, envs
-from rllib_om2p.core.playing import _make_runner, render_episodes
-from tests.small_data import write_spread
+from rllib_om2p.core.environments import require_environment
+from rllib_om2p.core.playing import _make_runner, _sample, render_episodes
+from tests.small_data import write_random, write_spread
 
 NAME = "mpe/simple_spread"
 
@@ -39,3 +43,47 @@ def test_film_shows_every_state_of_every_episode(runner):
     assert film.returns[0] == film.returns[26] == 0
     assert len(film.frames) == 52
     assert not np.array_equal(film.frames[0], film.frames[26])
+
+
+class Lottery(MultiAgentEnv):
+    """One step whose observation is the seed's and nothing else."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.possible_agents = self.agents = ["a"]
+        self.observation_spaces = {"a": spaces.Box(-9, 9, (1,), np.float32)}
+        self.action_spaces = {"a": spaces.Box(-1, 1, (1,), np.float32)}
+
+    def reset(self, *, seed=None, options=None):
+        self.drawn = np.random.default_rng(seed).normal(size=1).astype(np.float32)
+        return {"a": self.drawn}, {}
+
+    def step(self, action_dict):
+        reward = float(self.drawn[0])
+        return {"a": self.drawn}, {"a": reward}, {"__all__": True}, {"__all__": False}, {}
+
+
+def config_of(directory):
+    write_random(directory, (("a", 1, 1),))
+    config = OM2PConfig().offline_data(input_=str(directory))
+    return config.training(actor_hidden=(8,), critic_hidden=(8,)).debugging(log_level="ERROR")
+
+
+def test_episode_k_of_any_registered_environment_starts_at_seed_plus_k(tmp_path):
+    register_env("lottery", Lottery)
+    config = config_of(tmp_path / "set")
+    config.validate()
+    runner = _make_runner(config, "lottery", seed=7)
+    for seed in (7, 8, 9):
+        (episode,) = _sample(runner, "lottery", 20, seed)
+        drawn = np.random.default_rng(seed).normal()
+        assert episode.get_return() == pytest.approx(drawn)
+    runner.stop()
+
+
+def test_an_environment_that_nobody_registered_is_refused_with_near_names(tmp_path):
+    with pytest.raises(ValueError, match=r"did you mean mpe/simple_spread.*register_env"):
+        require_environment("mpe/simple_spred")
+    config = config_of(tmp_path / "set").environment("nowhere")
+    with pytest.raises(ValueError, match=r"'nowhere'.*register_env"):
+        config.evaluation(evaluation_interval=1).validate()

@@ -237,6 +237,7 @@ def _train_config(options: argparse.Namespace) -> OfflineConfig:
 
 def _set_evaluation(config: OfflineConfig, options: argparse.Namespace) -> None:
     from rllib_om2p import envs
+    from rllib_om2p.core.environments import require_environment
 
     known = config.dataset_spec.env in envs.names()
     every = options.eval_every
@@ -245,7 +246,8 @@ def _set_evaluation(config: OfflineConfig, options: argparse.Namespace) -> None:
     if every is None:
         every = 1 if options.env or known else 0
     if options.env:
-        config.environment(envs.info(options.env).name)
+        require_environment(options.env)
+        config.environment(options.env)
     config.evaluation(evaluation_interval=every or None)
     if options.eval_episodes is not None or not options.resume:
         config.evaluation(evaluation_duration=options.eval_episodes or 20)
@@ -307,13 +309,13 @@ def _line(iteration: Iteration, total: int) -> str:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from rllib_om2p import envs
     from rllib_om2p.core.console import quiet_ray
+    from rllib_om2p.core.environments import require_environment
     from rllib_om2p.core.playing import play_checkpoint
 
     quiet_ray()
     if options.env:
-        envs.info(options.env)
+        require_environment(options.env)
     checkpoint = _checkpoint(options.checkpoint)
     start = time.monotonic()
 

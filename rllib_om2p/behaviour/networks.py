@@ -20,7 +20,7 @@ class Actor(nn.Module):
     ) -> None:
         super().__init__()
         self.num_agents = num_agents
-        self.layers = _mlp(obs_dim + num_agents, hidden, action_dim)
+        self.layers = mlp(obs_dim + num_agents, hidden, action_dim)
 
     def logits(self, obs: Tensor) -> Tensor:
         """Return the actions before the tanh, (B, agents, action_dim), of (B, agents, obs_dim)."""
@@ -41,8 +41,8 @@ class TwinCritic(nn.Module):
     ) -> None:
         super().__init__()
         joint_dim = num_agents * (obs_dim + action_dim)
-        self.first = _mlp(joint_dim, hidden, 1)
-        self.second = _mlp(joint_dim, hidden, 1)
+        self.first = mlp(joint_dim, hidden, 1)
+        self.second = mlp(joint_dim, hidden, 1)
 
     def forward(self, obs: Tensor, actions: Tensor) -> Tensor:
         """Return both values, (2, B)."""
@@ -53,6 +53,15 @@ class TwinCritic(nn.Module):
         """Return the first value alone, (B,), which the actor climbs."""
         value: Tensor = self.first(_joint(obs, actions)).squeeze(-1)
         return value
+
+
+def mlp(in_dim: int, hidden: Sequence[int], out_dim: int) -> nn.Sequential:
+    """Return linear layers with ReLU between them."""
+    sizes = (in_dim, *hidden)
+    layers: list[nn.Module] = []
+    for fan_in, fan_out in zip(sizes, sizes[1:], strict=False):
+        layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(sizes[-1], out_dim))
 
 
 def initialise(net: nn.Module, generator: torch.Generator) -> None:
@@ -66,11 +75,3 @@ def initialise(net: nn.Module, generator: torch.Generator) -> None:
 
 def _joint(obs: Tensor, actions: Tensor) -> Tensor:
     return torch.cat((obs.flatten(1), actions.flatten(1)), dim=-1)
-
-
-def _mlp(in_dim: int, hidden: Sequence[int], out_dim: int) -> nn.Sequential:
-    sizes = (in_dim, *hidden)
-    layers: list[nn.Module] = []
-    for fan_in, fan_out in zip(sizes, sizes[1:], strict=False):
-        layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Linear(sizes[-1], out_dim))

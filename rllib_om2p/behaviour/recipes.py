@@ -67,7 +67,21 @@ class MATD3Recipe:
 RECIPES: Mapping[str, MATD3Recipe] = {
     # Targets: mean returns of the papers' medium and expert datasets.
     "mpe/simple_spread": MATD3Recipe(targets={"medium": 273.0, "expert": 517.0}),
+    "mpe/simple_tag": MATD3Recipe(
+        targets={"medium": 116.0, "expert": 197.0}, check_every=800, tolerance=0.05
+    ),
+    "mpe/simple_world": MATD3Recipe(
+        targets={"medium": 66.0, "expert": 82.0}, check_every=800, tolerance=0.05
+    ),
 }
+
+
+REPLAY_STEPS: Mapping[str, int] = {
+    "mpe/simple_spread": 97_500,
+    "mpe/simple_tag": 62_500,
+    "mpe/simple_world": 80_000,
+}
+"""Joint steps of the papers' medium-replay sets."""
 
 
 def recipe(env: str) -> MATD3Recipe:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,14 +18,18 @@ from numpy.typing import NDArray
 
 from rllib_om2p.behaviour import policies, training
 from rllib_om2p.behaviour.policies import Policy
-from rllib_om2p.behaviour.recipes import MATD3Recipe
+from rllib_om2p.behaviour.recipes import REPLAY_STEPS, MATD3Recipe
 from rllib_om2p.behaviour.training import Progress, Replay
 from rllib_om2p.data.schema import CARD_NAME, AgentSpec, DataError, DatasetSpec
 from rllib_om2p.data.writer import DatasetWriter
 from rllib_om2p.envs import registry
+from rllib_om2p.envs.prey import PreySource, describe_prey, load_prey
 from rllib_om2p.envs.rollout import ActFn, Episodes, evaluate_policy, rollout
 
 logger = logging.getLogger(__name__)
+
+Prey = str | os.PathLike[str] | None
+"""File of a prey; None for the project's own."""
 
 QUALITIES = ("random", "medium-replay", "medium", "medium-expert", "expert")
 
@@ -52,10 +57,9 @@ class _Source(NamedTuple):
     parts: Iterator[tuple[Episodes, NDArray[Any]]]
 
 
-def default_steps(quality: str) -> int:
+def default_steps(env: str, quality: str) -> int:
     """Return the joint steps of a dataset when none are asked for."""
-    # 97,500 is the length of the papers' medium-replay set.
-    return 97_500 if quality == "medium-replay" else 100_000
+    return REPLAY_STEPS.get(env, 100_000) if quality == "medium-replay" else 100_000
 
 
 def make_dataset(
@@ -68,6 +72,7 @@ def make_dataset(
     expert_fraction: float = EXPERT_FRACTION,
     policy_folder: str | Path | None = None,
     settings: MATD3Recipe | None = None,
+    prey: Prey = None,
     overwrite: bool = False,
     progress: Progress = logger.info,
 ) -> Path:
@@ -79,11 +84,12 @@ def make_dataset(
             writes the newest episodes of its replay buffer; the others roll policies out.
         out: Folder of the dataset.
         steps: Joint steps, a multiple of the environment's time limit; by default 100,000, and
-            97,500 for medium-replay.
+            for medium-replay the length of the papers' set.
         seed: Of start states and noise; for medium-replay of the whole training run.
         expert_fraction: Fraction of expert transitions in medium-expert.
         policy_folder: Where `make_behaviour` wrote; the project's own policies if None.
         settings: Recipe of medium-replay's run in place of the environment's.
+        prey: File of the prey; the project's own if None. The card names it.
         overwrite: Replace a dataset that is already there.
         progress: Receives a line now and then.
 
@@ -94,19 +100,25 @@ def make_dataset(
         ValueError: Unknown environment or quality, steps that are no whole episodes or more than
             the replay buffer holds, or a fraction outside (0, 1).
     """
-    steps = default_steps(quality) if steps is None else steps
+    steps = default_steps(env, quality) if steps is None else steps
     num_episodes = _count_episodes(env, steps)
     if (Path(out) / CARD_NAME).exists() and not overwrite:
         # The writer says the same, but only after a minute of training.
         raise DataError(f"{out} already holds a dataset; choose another or pass overwrite=True.")
     if quality == "medium-replay":
         replay = training.replay_of(
-            env, "medium", num_steps=steps, seed=seed, settings=settings, progress=progress
+            env,
+            "medium",
+            num_steps=steps,
+            seed=seed,
+            settings=settings,
+            prey=prey,
+            progress=progress,
         )
-        source = _replay_source(env, replay, num_episodes, seed)
+        source = _replay_source(env, replay, num_episodes, seed, prey)
     else:
         components = _components(env, quality, expert_fraction, policy_folder)
-        source = _rollout_source(env, quality, components, num_episodes, seed)
+        source = _rollout_source(env, quality, components, num_episodes, seed, prey)
     length, done = steps // num_episodes, 0
     with DatasetWriter(out, source.spec, overwrite=overwrite) as writer:
         for episodes, behaviour_ids in source.parts:
@@ -124,6 +136,7 @@ def reroll(
     noise_seed: int = 0,
     expert_fraction: float = EXPERT_FRACTION,
     policy_folder: str | Path | None = None,
+    prey: PreySource = None,
 ) -> NDArray[Any]:
     """Return the behaviour's team returns, (len(seeds),), from the start states of the seeds.
 
@@ -144,7 +157,7 @@ def reroll(
     ids = _assign(components, len(seeds), generator)
     with policies.one_torch_thread():
         return evaluate_policy(
-            env, _act_fn(components, ids, generator), seeds, max_worlds=len(seeds)
+            env, _act_fn(components, ids, generator), seeds, prey=prey, max_worlds=len(seeds)
         )
 
 
@@ -201,30 +214,35 @@ def _act_fn(
     return act
 
 
-def _replay_source(env: str, replay: Replay, num_episodes: int, seed: int) -> _Source:
+def _replay_source(env: str, replay: Replay, num_episodes: int, seed: int, prey: Prey) -> _Source:
     described = {
         **_describe(replay.policy),
         "kind": "newest episodes of the replay buffer of a run up to medium level",
         "buffer_episodes": len(replay.episodes.rewards),
     }
-    spec = _spec(env, "medium-replay", {"training": seed}, {"medium-replay": described}, {})
+    spec = _spec(env, "medium-replay", {"training": seed}, {"medium-replay": described}, {}, prey)
     newest = Episodes(*(field[-num_episodes:] for field in replay.episodes))
     return _Source(spec, iter([(newest, np.zeros(num_episodes, np.int64))]))
 
 
 def _rollout_source(
-    env: str, quality: str, components: Sequence[Component], num_episodes: int, seed: int
+    env: str,
+    quality: str,
+    components: Sequence[Component],
+    num_episodes: int,
+    seed: int,
+    prey: Prey,
 ) -> _Source:
     behaviour = {component.quality: _describe(component.policy) for component in components}
     mixture = {component.quality: component.fraction for component in components}
     if len(components) == 1:
         mixture = {}
-    spec = _spec(env, quality, {"rollout": seed}, behaviour, mixture)
-    return _Source(spec, _roll(env, components, num_episodes, seed))
+    spec = _spec(env, quality, {"rollout": seed}, behaviour, mixture, prey)
+    return _Source(spec, _roll(env, components, num_episodes, seed, prey))
 
 
 def _roll(
-    env: str, components: Sequence[Component], num_episodes: int, seed: int
+    env: str, components: Sequence[Component], num_episodes: int, seed: int, prey: PreySource
 ) -> Iterator[tuple[Episodes, NDArray[Any]]]:
     """Yield the episodes of a dataset in parts, with the component that acted in each."""
     generator = np.random.default_rng([seed, 0])
@@ -234,7 +252,7 @@ def _roll(
         part = slice(first, first + _WORLDS)
         with policies.one_torch_thread():
             act_fn = _act_fn(components, ids[part], generator)
-            episodes = rollout(env, act_fn, seeds=starts[part], max_worlds=_WORLDS)
+            episodes = rollout(env, act_fn, seeds=starts[part], prey=prey, max_worlds=_WORLDS)
         yield episodes, ids[part]
 
 
@@ -258,19 +276,23 @@ def _spec(
     seeds: Mapping[str, int],
     behaviour: Mapping[str, Any],
     mixture: Mapping[str, float],
+    prey: Prey,
 ) -> DatasetSpec:
     info = registry.info(env)
+    acting_prey = load_prey(env, prey)
+    opponents = {} if acting_prey is None else {"prey": describe_prey(acting_prey)}
     return DatasetSpec(
         dataset_id=f"{env}/{quality}",
         quality=quality,
         env=env,
+        env_kwargs={} if prey is None else {"prey": os.fspath(prey)},
         agents=tuple(
             AgentSpec(a.name, a.obs_dim, a.action_dim, a.action_low, a.action_high)
             for a in info.agents
         ),
         team_return=info.team_return,
         time_limit=info.time_limit,
-        behaviour={"policies": list(behaviour), **behaviour},
+        behaviour={"policies": list(behaviour), **behaviour, **opponents},
         seeds=dict(seeds),
         references=dict(info.references),
         mixture=dict(mixture),

@@ -20,11 +20,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rllib_om2p.behaviour import policies
+from rllib_om2p.behaviour.curves import CurvePoint, save_curve
 from rllib_om2p.behaviour.networks import Actor, TwinCritic, initialise
 from rllib_om2p.behaviour.policies import Policy
 from rllib_om2p.behaviour.recipes import MATD3Recipe, recipe
 from rllib_om2p.behaviour.replay import Batch, ReplayBuffer
 from rllib_om2p.envs import registry
+from rllib_om2p.envs.prey import PreySource, describe_prey
 from rllib_om2p.envs.rollout import Episodes, evaluate_policy
 from rllib_om2p.envs.vector_mpe import VectorMPE
 from rllib_om2p.ops.bellman import aggregate, polyak_update, td_loss, td_target
@@ -110,9 +112,21 @@ class MATD3:
 
 
 class Training:
-    """One run of a recipe: the same seed gives the same run, step by step, on one machine."""
+    """One run of a recipe: the same seed gives the same run, step by step, on one machine.
 
-    def __init__(self, env: str, *, seed: int, settings: MATD3Recipe | None = None) -> None:
+    Attributes:
+        prey: The policy of the prey, None in a task without one.
+        curve: What `_check` measured so far.
+    """
+
+    def __init__(
+        self,
+        env: str,
+        *,
+        seed: int,
+        settings: MATD3Recipe | None = None,
+        prey: PreySource = None,
+    ) -> None:
         self.env, self.seed = env, seed
         self.settings = settings or recipe(env)
         info = registry.info(env)
@@ -120,7 +134,9 @@ class Training:
             seed
         ).generate_state(4)
         self.learner = MATD3(env, self.settings, torch.Generator().manual_seed(int(torch_seed)))
-        self._worlds = VectorMPE(env, self.settings.num_worlds, seed=int(worlds_seed))
+        self._worlds = VectorMPE(env, self.settings.num_worlds, seed=int(worlds_seed), prey=prey)
+        self.prey = self._worlds.prey
+        self.curve: list[CurvePoint] = []
         self._noise = np.random.default_rng(noise_seed)
         self._batches = np.random.default_rng(batch_seed)
         self._time_limit = info.time_limit
@@ -167,6 +183,8 @@ class Training:
             "joint_steps": self.num_steps,
             "collection_noise": self.settings.noise_end,
         }
+        if self.prey is not None:
+            metadata["prey"] = describe_prey(self.prey)
         return Policy(copy.deepcopy(self.learner.actor).requires_grad_(False), metadata)
 
     def _explore(self, obs: NDArray[Any]) -> NDArray[Any]:
@@ -188,9 +206,10 @@ def make_behaviour(
     *,
     seed: int = 0,
     settings: MATD3Recipe | None = None,
+    prey: PreySource = None,
     progress: Progress = logger.info,
 ) -> dict[str, Path]:
-    """Train the behaviour policies of an environment and write one file per quality.
+    """Train the behaviour policies of an environment; write one file per quality and the curve.
 
     A quality's policy is the first one whose return, measured WITH the collection noise, is
     within the recipe's tolerance of its target.
@@ -200,6 +219,7 @@ def make_behaviour(
         out: Folder for the files.
         seed: Of everything: the same seed gives the same files on one machine.
         settings: In place of the environment's recipe.
+        prey: Who moves the prey; the project's own policy if None.
         progress: Receives one line per evaluation.
 
     Returns:
@@ -208,13 +228,15 @@ def make_behaviour(
     Raises:
         ValueError: The run ended before every target was reached.
     """
-    training = Training(env, seed=seed, settings=settings)
+    training = Training(env, seed=seed, settings=settings, prey=prey)
     Path(out).mkdir(parents=True, exist_ok=True)
     files: dict[str, Path] = {}
     for quality, policy in _reached(training, list(training.settings.targets), progress):
         files[quality] = Path(out) / policies.file_name(f"{env}/{quality}")
         policies.save_policy(files[quality], policy.actor, policy.metadata)
         progress(f"wrote {files[quality]}")
+    curve = save_curve(Path(out), env, seed, training.curve, training.settings.targets)
+    progress(f"wrote {curve}")
     return files
 
 
@@ -225,6 +247,7 @@ def replay_of(
     num_steps: int,
     seed: int = 0,
     settings: MATD3Recipe | None = None,
+    prey: PreySource = None,
     progress: Progress = logger.info,
 ) -> Replay:
     """Train up to a quality and return what the replay buffer holds at that moment.
@@ -236,7 +259,7 @@ def replay_of(
         ValueError: The buffer holds fewer than `num_steps`, or the run ended before the target was
             reached.
     """
-    training = Training(env, seed=seed, settings=settings)
+    training = Training(env, seed=seed, settings=settings, prey=prey)
     if num_steps > training.settings.buffer_steps:
         raise ValueError(
             f"The replay buffer holds {training.settings.buffer_steps} joint steps, got steps="
@@ -273,7 +296,8 @@ def _check(training: Training, progress: Progress) -> Policy:
     with policies.one_torch_thread():
         training.run_until_check()
         policy = training.policy()
-        value = _measure(policy, training.settings.check_episodes)
+        value = _measure(policy, training.settings.check_episodes, training.prey)
+    training.curve.append(CurvePoint(training.num_steps, round(value, 2)))
     progress(
         f"model-free run: {training.num_steps} joint steps, return {value:.1f} with the "
         "collection noise"
@@ -282,10 +306,10 @@ def _check(training: Training, progress: Progress) -> Policy:
     return Policy(policy.actor, {**policy.metadata, "measured": measured})
 
 
-def _measure(policy: Policy, num_episodes: int) -> float:
+def _measure(policy: Policy, num_episodes: int, prey: PreySource) -> float:
     seeds = range(_CHECK_SEEDS_FROM, _CHECK_SEEDS_FROM + num_episodes)
     act = policy.noisy(np.random.default_rng(_CHECK_SEEDS_FROM))
-    return float(evaluate_policy(policy.metadata["env"], act, seeds).mean())
+    return float(evaluate_policy(policy.metadata["env"], act, seeds, prey=prey).mean())
 
 
 def _descend(loss: Tensor, net: nn.Module, adam: torch.optim.Adam, max_norm: float) -> None:

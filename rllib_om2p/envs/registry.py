@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import difflib
 import functools
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from numpy.typing import NDArray
@@ -44,6 +44,8 @@ class EnvInfo:
         team_return: How the agents' rewards form one number per step.
         time_limit: Steps after which an episode is truncated.
         references: "random" and "expert" team returns and their "source".
+        state_dim: Length of the global state that `state()` of the environment gives, if it does.
+        can_terminate: Whether an episode can end before the time limit.
     """
 
     name: str
@@ -51,6 +53,8 @@ class EnvInfo:
     team_return: TeamReturn
     time_limit: int
     references: Mapping[str, float | str]
+    state_dim: int | None = None
+    can_terminate: bool = False
 
     @property
     def agent_ids(self) -> tuple[str, ...]:
@@ -74,12 +78,20 @@ class EnvInfo:
 class _Entry:
     info: EnvInfo
     create: Callable[..., ParallelEnv]
+    # What is known when `observations` is given, where an environment has that setting.
+    variants: Mapping[str, EnvInfo] = field(default_factory=dict)
 
 
 def _create_mpe(task: str, **kwargs: Any) -> ParallelEnv:
     from rllib_om2p.envs.mpe import make_mpe
 
     return make_mpe(task, **kwargs)
+
+
+def _create_mamujoco(task: str, **kwargs: Any) -> ParallelEnv:
+    from rllib_om2p.envs.mamujoco import MAMuJoCo
+
+    return MAMuJoCo(task, **kwargs)
 
 
 def _mpe_agents(num_agents: int, obs_dim: int) -> tuple[AgentInfo, ...]:
@@ -90,18 +102,101 @@ def _mpe_agents(num_agents: int, obs_dim: int) -> tuple[AgentInfo, ...]:
 
 _PAPERS = "random and expert returns of the papers' datasets (OMAR, OM2P)"
 
-_ENTRIES: Mapping[str, _Entry] = {
-    "mpe/simple_spread": _Entry(
-        EnvInfo(
-            name="mpe/simple_spread",
-            agents=_mpe_agents(3, obs_dim=18),
-            team_return="mean over agents",
-            time_limit=MAX_CYCLES,
-            references={"random": 159.8, "expert": 516.8, "source": _PAPERS},
-        ),
-        functools.partial(_create_mpe, "simple_spread"),
+
+def _mpe_entry(
+    task: str, obs_dim: int, team_return: TeamReturn, references: Mapping[str, float]
+) -> _Entry:
+    info = EnvInfo(
+        name=f"mpe/{task}",
+        agents=_mpe_agents(3, obs_dim),
+        team_return=team_return,
+        time_limit=MAX_CYCLES,
+        references={**references, "source": _PAPERS},
+    )
+    return _Entry(info, functools.partial(_create_mpe, task))
+
+
+_MPE = (
+    _mpe_entry("simple_spread", 18, "mean over agents", {"random": 159.8, "expert": 516.8}),
+    # The predators' rewards are all alike.
+    _mpe_entry("simple_tag", 16, "agent 0", {"random": -4.1, "expert": 185.6}),
+    _mpe_entry("simple_world", 24, "agent 0", {"random": -6.8, "expert": 79.5}),
+)
+
+
+def _mamujoco_entry(
+    task: str,
+    *,
+    state_dim: int,
+    local: Sequence[int],
+    full: int,
+    action_dim: int,
+    references: Mapping[str, float | str],
+    papers: Literal["local", "full"] = "full",
+) -> _Entry:
+    """Describe a robot; `local` and `full` are the agents' observation sizes."""
+
+    def describe(sizes: Sequence[int]) -> EnvInfo:
+        low, high = (-1.0,) * action_dim, (1.0,) * action_dim
+        return EnvInfo(
+            name=f"mamujoco/{task}",
+            agents=tuple(
+                AgentInfo(f"agent_{i}", size, action_dim, low, high) for i, size in enumerate(sizes)
+            ),
+            # Every agent receives the robot's reward; a mean of equal numbers would be rounded.
+            team_return="agent 0",
+            time_limit=1000,
+            references=references,
+            state_dim=state_dim,
+            can_terminate=not task.endswith("HalfCheetah"),
+        )
+
+    variants = {"local": describe(local), "full": describe([full] * len(local))}
+    return _Entry(variants[papers], functools.partial(_create_mamujoco, task), variants)
+
+
+def _omiga(random: float, expert: float) -> dict[str, float | str]:
+    source = "random: measured here; expert: mean return of OMIGA's expert dataset (VGM2P)"
+    return {"random": random, "expert": expert, "source": source}
+
+
+_MAMUJOCO = (
+    _mamujoco_entry(
+        "2x3-HalfCheetah",
+        state_dim=17,
+        local=(6, 6),
+        full=19,
+        action_dim=3,
+        references={"random": -284.0, "expert": 3568.8, "source": _PAPERS},
+        papers="local",
     ),
-}
+    _mamujoco_entry(
+        "6x1-HalfCheetah",
+        state_dim=17,
+        local=(9, 9, 8, 9, 9, 8),
+        full=23,
+        action_dim=1,
+        references=_omiga(-281.0, 2785.0),
+    ),
+    _mamujoco_entry(
+        "3x1-Hopper",
+        state_dim=11,
+        local=(8, 9, 8),
+        full=14,
+        action_dim=1,
+        references=_omiga(18.0, 2452.0),
+    ),
+    _mamujoco_entry(
+        "2x4-Ant",
+        state_dim=105,
+        local=(63, 63),
+        full=113,
+        action_dim=4,
+        references=_omiga(-19.4, 2055.0),
+    ),
+)
+
+_ENTRIES: Mapping[str, _Entry] = {entry.info.name: entry for entry in (*_MPE, *_MAMUJOCO)}
 
 
 def names() -> tuple[str, ...]:
@@ -109,13 +204,24 @@ def names() -> tuple[str, ...]:
     return tuple(_ENTRIES)
 
 
-def info(name: str) -> EnvInfo:
+def info(name: str, *, observations: str | None = None) -> EnvInfo:
     """Return what is known about an environment without making it.
 
+    Args:
+        name: A registered name.
+        observations: As given to `make`, where the environment has that setting.
+
     Raises:
-        ValueError: The name is not registered; the text lists near ones.
+        ValueError: The name is not registered; the text lists near ones. Or it has no such
+            observations.
     """
-    return _entry(name).info
+    entry = _entry(name)
+    if observations is None:
+        return entry.info
+    if observations not in entry.variants:
+        known = f"there are {[*entry.variants]}" if entry.variants else "leave it out"
+        raise ValueError(f"{name} has no observations={observations!r}; {known}.")
+    return entry.variants[observations]
 
 
 def make(name: str, **kwargs: Any) -> ParallelEnv:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rllib_om2p.envs import registry
+from rllib_om2p.envs.prey import PreySource
 from rllib_om2p.envs.vector_mpe import VectorMPE
 
 ActFn = Callable[[NDArray[Any]], NDArray[Any]]
@@ -27,7 +28,12 @@ class Episodes(NamedTuple):
 
 
 def rollout(
-    env: str, act_fn: ActFn, *, seeds: Sequence[int] | NDArray[Any], max_worlds: int = 1024
+    env: str,
+    act_fn: ActFn,
+    *,
+    seeds: Sequence[int] | NDArray[Any],
+    prey: PreySource = None,
+    max_worlds: int = 1024,
 ) -> Episodes:
     """Return one episode from the start state of each seed.
 
@@ -35,30 +41,38 @@ def rollout(
         env: A name with a vectorised simulator.
         act_fn: The policy; actions are clipped to [-1, 1] before they act and are recorded so.
         seeds: Start states, those of the PettingZoo environment reset with these seeds.
+        prey: Who moves the prey; the project's own policy if None.
         max_worlds: Worlds stepped together. A policy that draws noise sees another stream for
             another number.
     """
     if len(seeds) == 0:
         raise ValueError("seeds is empty; give at least one start state.")
     parts = [
-        _rollout_together(env, act_fn, seeds[first : first + max_worlds])
+        _rollout_together(env, act_fn, seeds[first : first + max_worlds], prey)
         for first in range(0, len(seeds), max_worlds)
     ]
     return Episodes(*(np.concatenate(field) for field in zip(*parts, strict=True)))
 
 
 def evaluate_policy(
-    env: str, act_fn: ActFn, seeds: Sequence[int] | NDArray[Any], *, max_worlds: int = 1024
+    env: str,
+    act_fn: ActFn,
+    seeds: Sequence[int] | NDArray[Any],
+    *,
+    prey: PreySource = None,
+    max_worlds: int = 1024,
 ) -> NDArray[Any]:
     """Return the team returns, (len(seeds),), of one episode from each seed's start state."""
-    episodes = rollout(env, act_fn, seeds=seeds, max_worlds=max_worlds)
+    episodes = rollout(env, act_fn, seeds=seeds, prey=prey, max_worlds=max_worlds)
     return registry.info(env).team_rewards(episodes.rewards).sum(axis=1)
 
 
-def _rollout_together(env: str, act_fn: ActFn, seeds: Sequence[int] | NDArray[Any]) -> Episodes:
+def _rollout_together(
+    env: str, act_fn: ActFn, seeds: Sequence[int] | NDArray[Any], prey: PreySource
+) -> Episodes:
     env_info = registry.info(env)
     num_steps, num_agents = env_info.time_limit, len(env_info.agents)
-    worlds = VectorMPE(env, len(seeds))
+    worlds = VectorMPE(env, len(seeds), prey=prey)
     # Steps come first while recording, so that each step is one contiguous write.
     obs = np.empty((num_steps + 1, len(seeds), num_agents, worlds.task.obs_dim), np.float32)
     actions = np.empty((num_steps, len(seeds), num_agents, 2), np.float32)

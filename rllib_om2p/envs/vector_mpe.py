@@ -1,22 +1,23 @@
 """Many particle worlds at once in NumPy; must not know mpe2, RLlib or the data.
 
 The same dynamics, rewards, observations and start states as `mpe.py`, a hundred times faster. A
-task is one `VectorTask`: its bodies, observations and rewards; `VectorMPE` holds the physics.
+task is one `VectorTask`: its bodies, observations and rewards; `VectorMPE` holds the physics and
+lets the prey act, if there is one.
 
-Axes: inside, worlds are the LAST axis (bodies, 2, N), so that every operation runs over contiguous
-worlds; at the surface they are the first one, (N, agents, features). Agents come before landmarks.
+Axes: inside, worlds are the LAST axis (bodies, 2, N), see `vector_tasks`; at the surface they are
+the first one, (N, agents, features). The prey is among the bodies, never among the agents.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from rllib_om2p.envs.paper_constants import COLLISION_PENALTY, FORCE_GAIN, NEAREST_REWARD_CAP
+from rllib_om2p.envs.prey import PreySource, load_prey
+from rllib_om2p.envs.vector_tasks import VECTOR_TASKS, SimpleTag, length
 
 Array = NDArray[Any]
 
@@ -24,87 +25,6 @@ TIME_STEP = 0.1
 DAMPING = 0.25
 CONTACT_FORCE = 100.0
 CONTACT_MARGIN = 1e-3
-
-
-class Bodies(NamedTuple):
-    """Physical constants of a task's agents (A) and then its landmarks."""
-
-    num_agents: int
-    sizes: Array  # (bodies,) radius
-    collides: Array  # (bodies,) bool
-    force_gains: Array  # (A,) force of an action of length 1
-    max_speeds: Array  # (A,) inf where there is no limit
-
-
-class VectorTask(ABC):
-    """One task: what moves, what is seen and what is rewarded."""
-
-    bodies: Bodies
-    agents: tuple[str, ...]
-    obs_dim: int
-
-    @abstractmethod
-    def draw_start(self, generator: np.random.Generator, num_worlds: int) -> Array:
-        """Return start positions, (num_worlds, bodies, 2), drawn in the order of mpe2's reset."""
-
-    @abstractmethod
-    def observe(self, positions: Array, velocities: Array) -> Array:
-        """Return observations, (A, obs_dim, N), of positions (bodies, 2, N)."""
-
-    @abstractmethod
-    def rewards(self, positions: Array) -> Array:
-        """Return rewards, (A, N), of the positions after the step, (bodies, 2, N)."""
-
-
-class SimpleSpread(VectorTask):
-    """Cooperative Navigation, as `mpe.SimpleSpread`."""
-
-    def __init__(self) -> None:
-        num_agents = num_landmarks = 3
-        self.agents = tuple(f"agent_{i}" for i in range(num_agents))
-        self.bodies = Bodies(
-            num_agents=num_agents,
-            sizes=np.array([0.15] * num_agents + [0.05] * num_landmarks),
-            collides=np.array([True] * num_agents + [False] * num_landmarks),
-            force_gains=np.full(num_agents, FORCE_GAIN),
-            max_speeds=np.full(num_agents, np.inf),
-        )
-        # Per agent: velocity, position, landmarks, the other agents, their silent channels.
-        self.obs_dim = 2 * (2 + num_landmarks + 2 * (num_agents - 1))
-        self._others = np.array(
-            [[j for j in range(num_agents) if j != i] for i in range(num_agents)]
-        )
-
-    def draw_start(self, generator: np.random.Generator, num_worlds: int) -> Array:
-        """Return positions uniform in [-1, 1]^2, agents first, as mpe2 draws them."""
-        return generator.uniform(-1.0, 1.0, (num_worlds, len(self.bodies.sizes), 2))
-
-    def observe(self, positions: Array, velocities: Array) -> Array:
-        """Return own velocity and position, then offsets to landmarks and to other agents."""
-        num_agents = self.bodies.num_agents
-        agents, landmarks = positions[:num_agents], positions[num_agents:]
-        first_other = 2 + len(landmarks)
-        first_silent = first_other + num_agents - 1
-        obs = np.zeros((num_agents, self.obs_dim // 2, 2, positions.shape[-1]))
-        obs[:, 0] = velocities
-        obs[:, 1] = agents
-        np.subtract(landmarks[None], agents[:, None], out=obs[:, 2:first_other])
-        np.subtract(agents[self._others], agents[:, None], out=obs[:, first_other:first_silent])
-        return obs.reshape(num_agents, self.obs_dim, -1)
-
-    def rewards(self, positions: Array) -> Array:
-        """Return min(1 / nearest distance, cap) over landmarks, less the own collisions."""
-        num_agents = self.bodies.num_agents
-        agents, landmarks = positions[:num_agents], positions[num_agents:]
-        nearest = _length(agents[:, None] - landmarks[None]).min(axis=0)
-        covered = (1 / np.maximum(nearest, 1 / NEAREST_REWARD_CAP)).sum(axis=0)
-        between = _length(agents[self._others] - agents[:, None])
-        collisions = (between < 2 * self.bodies.sizes[0]).sum(axis=1)
-        return covered[None] - COLLISION_PENALTY * collisions
-
-
-VECTOR_TASKS: Mapping[str, type[VectorTask]] = {"mpe/simple_spread": SimpleSpread}
-"""Tasks by their registered name."""
 
 
 class VectorStep(NamedTuple):
@@ -121,19 +41,38 @@ class VectorMPE:
         task: A key of `VECTOR_TASKS`.
         num_envs: Number of worlds N.
         seed: Seed of the start states that `reset()` draws when it is given no seeds.
+        prey: Who moves the prey; the project's own policy if None. See `prey.load_prey`.
+        dynamics: The papers' only; `envs.make` knows mpe2's as well.
         dtype: Of the observations. float32 as in PettingZoo; float64 for exact comparisons.
+
+    Attributes:
+        agents: Names of the learned agents.
+        prey: The policy of the prey, None in a task without one.
     """
 
     def __init__(
-        self, task: str, num_envs: int, *, seed: int = 0, dtype: DTypeLike = np.float32
+        self,
+        task: str,
+        num_envs: int,
+        *,
+        seed: int = 0,
+        prey: PreySource = None,
+        dynamics: str = "papers",
+        dtype: DTypeLike = np.float32,
     ) -> None:
         if task not in VECTOR_TASKS:
             raise ValueError(f"No vectorised simulator for {task!r}; there is {[*VECTOR_TASKS]}.")
+        if dynamics != "papers":
+            raise ValueError(
+                f"The vectorised simulator has the papers' dynamics only, got dynamics="
+                f"{dynamics!r}; use envs.make({task!r}, dynamics={dynamics!r})."
+            )
         if num_envs < 1:
             raise ValueError(f"num_envs must be at least 1, got {num_envs}.")
         self.task = VECTOR_TASKS[task]()
         self.num_envs = num_envs
         self.agents = self.task.agents
+        self.prey = load_prey(task, prey)
         self._dtype = np.dtype(dtype)
         self._generator = np.random.default_rng(seed)
         bodies = self.task.bodies
@@ -200,6 +139,14 @@ class VectorMPE:
         obs = self.task.observe(self._positions, self._velocities)
         return np.ascontiguousarray(obs.transpose(2, 0, 1), dtype=self._dtype)
 
+    def observe_prey(self) -> Array:
+        """Return the prey's observations of the present state, (N, prey_obs_dim), in float64."""
+        return self._task_with_prey().observe_prey(self._positions, self._velocities).T
+
+    def prey_rewards(self) -> Array:
+        """Return the prey's rewards of the present state, (N,)."""
+        return self._task_with_prey().prey_reward(self._positions)
+
     def step(self, actions: Array) -> VectorStep:
         """Advance every world by one step.
 
@@ -209,8 +156,12 @@ class VectorMPE:
         expected = (self.num_envs, len(self.agents), 2)
         if np.shape(actions) != expected:
             raise ValueError(f"actions must be {expected}, got {np.shape(actions)}.")
-        forces = np.clip(np.asarray(actions, np.float64).transpose(1, 2, 0), -1.0, 1.0)
-        forces = forces * self.task.bodies.force_gains[:, None, None]
+        forces = np.empty_like(self._velocities)
+        forces[: len(self.agents)] = np.transpose(actions, (1, 2, 0))
+        if self.prey is not None:
+            forces[-1] = self.prey(self.observe_prey()).T
+        np.clip(forces, -1.0, 1.0, out=forces)
+        forces *= self.task.bodies.force_gains[:, None, None]
         self._add_contact_forces(forces)
         self._integrate(forces)
         rewards = self.task.rewards(self._positions)
@@ -218,7 +169,7 @@ class VectorMPE:
 
     def _add_contact_forces(self, forces: Array) -> None:
         offsets = self._positions[self._first] - self._positions[self._second]
-        distances = _length(offsets)
+        distances = length(offsets)
         overlap = (self._contact_distance - distances) / CONTACT_MARGIN
         penetration = np.logaddexp(0.0, overlap) * CONTACT_MARGIN
         push = offsets * (CONTACT_FORCE * penetration / distances)[:, None]
@@ -230,7 +181,7 @@ class VectorMPE:
     def _integrate(self, forces: Array) -> None:
         velocities = self._velocities * (1 - DAMPING) + forces * TIME_STEP
         if self._has_speed_limit:
-            speeds = _length(velocities)
+            speeds = length(velocities)
             limits = self.task.bodies.max_speeds[:, None]
             velocities *= np.where(speeds > limits, limits / np.maximum(speeds, limits), 1.0)[
                 :, None
@@ -238,7 +189,7 @@ class VectorMPE:
         self._velocities = velocities
         self._positions[: len(velocities)] += velocities * TIME_STEP
 
-
-def _length(vectors: Array) -> Array:
-    """Return the Euclidean length over the axis before the last, (..., 2, N) -> (..., N)."""
-    return np.sqrt(np.square(vectors[..., 0, :]) + np.square(vectors[..., 1, :]))
+    def _task_with_prey(self) -> SimpleTag:
+        if not isinstance(self.task, SimpleTag):
+            raise ValueError(f"There is no prey in {type(self.task).__name__}.")
+        return self.task

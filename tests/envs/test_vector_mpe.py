@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,13 +11,13 @@ import pytest
 from rllib_om2p import envs
 from rllib_om2p.envs.rollout import evaluate_policy, rollout
 from rllib_om2p.envs.vector_mpe import VECTOR_TASKS, VectorMPE
+from tests.envs.recorded import PREY_TASKS, TASKS, RecordedPrey, recorded
 
-RECORDED = Path(__file__).parents[1] / "fixtures" / "mpe_transitions.npz"
 NAME = "mpe/simple_spread"
 
 
-def _pettingzoo_episode(seed: int, actions: Any) -> tuple[Any, Any]:
-    env = envs.make(NAME)
+def _pettingzoo_episode(name: str, seed: int, actions: Any) -> tuple[Any, Any]:
+    env = envs.make(name)
     obs, _ = env.reset(seed=seed)
     all_obs, all_rewards = [[*obs.values()]], []
     for step in actions:
@@ -29,35 +28,62 @@ def _pettingzoo_episode(seed: int, actions: Any) -> tuple[Any, Any]:
 
 
 def _towards_the_others(obs: Any) -> Any:
-    return np.clip(obs[..., 10:12] + obs[..., 12:14], -1.0, 1.0)
+    """Act towards the other agents: the offsets end before 4 silent numbers or what prey show."""
+    last = obs.shape[-1] - {18: 4, 16: 2, 24: 4}[obs.shape[-1]]
+    return np.clip(obs[..., last - 4 : last - 2] + obs[..., last - 2 : last], -1.0, 1.0)
 
 
-def test_recorded_episodes_are_reproduced_to_1e_9() -> None:
-    with np.load(RECORDED) as file:
-        pos, vel, landmarks, actions, obs, rewards = (
-            file[f"simple_spread/{key}"]
-            for key in ("agent_pos", "agent_vel", "landmark_pos", "actions", "obs", "rewards")
-        )
-    worlds = VectorMPE(NAME, len(actions), dtype=np.float64)
-    np.testing.assert_allclose(worlds.set_state(pos[:, 0], vel[:, 0], landmarks), obs[:, 0])
-    for step in range(actions.shape[1]):
-        result = worlds.step(actions[:, step])
+@pytest.mark.parametrize("task", TASKS)
+def test_recorded_episodes_are_reproduced_to_1e_9(task: str) -> None:
+    record = recorded(task)
+    prey = RecordedPrey(task) if task in PREY_TASKS else None
+    pos, vel, obs = (record[key] for key in ("agent_pos", "agent_vel", "obs"))
+    worlds = VectorMPE(f"mpe/{task}", len(pos), prey=prey, dtype=np.float64)
+    start = worlds.set_state(pos[:, 0], vel[:, 0], record["landmark_pos"])
+    np.testing.assert_allclose(start, obs[:, 0])
+    for step in range(record["actions"].shape[1]):
+        result = worlds.step(record["actions"][:, step])
         np.testing.assert_allclose(result.obs, obs[:, step + 1], atol=1e-9)
-        np.testing.assert_allclose(result.rewards, rewards[:, step], atol=1e-9)
+        np.testing.assert_allclose(result.rewards, record["rewards"][:, step], atol=1e-9)
         np.testing.assert_allclose(worlds.agent_positions, pos[:, step + 1], atol=1e-9)
         np.testing.assert_allclose(worlds.agent_velocities, vel[:, step + 1], atol=1e-9)
+        if prey:
+            np.testing.assert_allclose(prey.seen[step], record["prey_obs"][:, step], atol=1e-9)
+            rewards = worlds.prey_rewards()
+            np.testing.assert_allclose(rewards, record["prey_reward"][:, step], atol=1e-9)
 
 
-def test_seeds_give_the_start_states_and_episodes_of_pettingzoo() -> None:
-    seeds = [7, 0, 123_456_789]
-    # Agents run into each other, so that contact forces and penalties occur.
-    episodes = rollout(NAME, _towards_the_others, seeds=seeds)
+@pytest.mark.parametrize("task", TASKS)
+def test_seeds_give_the_start_states_and_episodes_of_pettingzoo(task: str) -> None:
+    name, seeds = f"mpe/{task}", [7, 0, 123_456_789]
+    # Agents run into each other, so that contact forces, penalties and touches occur.
+    episodes = rollout(name, _towards_the_others, seeds=seeds)
     for index, seed in enumerate(seeds):
-        obs, rewards = _pettingzoo_episode(seed, episodes.actions[index])
+        obs, rewards = _pettingzoo_episode(name, seed, episodes.actions[index])
         np.testing.assert_array_equal(episodes.obs[index, 0], obs[0])
         np.testing.assert_allclose(episodes.obs[index], obs, atol=1e-6)
         np.testing.assert_allclose(episodes.rewards[index], rewards, atol=1e-6)
-    assert (episodes.rewards < episodes.rewards.max(axis=2, keepdims=True) - 4).any()
+    if task == "simple_spread":
+        assert (episodes.rewards < episodes.rewards.max(axis=2, keepdims=True) - 4).any()
+    else:
+        assert episodes.rewards.max() > 3
+
+
+def test_food_rewards_the_prey_as_in_pettingzoo() -> None:
+    env = envs.make("mpe/simple_world")
+    worlds = VectorMPE("mpe/simple_world", 1)
+    world, scenario = env.unwrapped.world, env.unwrapped.scenario
+    for seed in range(3):
+        env.reset(seed=seed)
+        worlds.reset([seed])
+        world.agents[3].state.p_pos = world.food[seed % 2].state.p_pos + 0.05
+        worlds.set_state(
+            np.array([[agent.state.p_pos for agent in world.agents]]),
+            np.zeros((1, 4, 2)),
+            worlds.landmark_positions,
+        )
+        expected = scenario.reward(world.agents[3], world)
+        np.testing.assert_allclose(worlds.prey_rewards(), [expected], atol=1e-12)
 
 
 @pytest.mark.parametrize("name", [*VECTOR_TASKS])
@@ -93,12 +119,13 @@ def test_evaluation_does_not_depend_on_how_many_worlds_run_together() -> None:
     assert together.shape == (10,)
 
 
-def test_uniform_random_policy_returns_what_the_papers_report() -> None:
-    generator = np.random.default_rng(0)
+@pytest.mark.parametrize("task", TASKS)
+def test_uniform_random_policy_returns_what_the_papers_report(task: str) -> None:
+    generator, name = np.random.default_rng(0), f"mpe/{task}"
     returns = evaluate_policy(
-        NAME, lambda obs: generator.uniform(-1, 1, (*obs.shape[:2], 2)), range(2_000)
+        name, lambda obs: generator.uniform(-1, 1, (*obs.shape[:2], 2)), range(2_000)
     )
-    assert returns.mean() == pytest.approx(envs.info(NAME).references["random"], rel=0.05)
+    assert returns.mean() == pytest.approx(envs.info(name).references["random"], rel=0.05, abs=1.0)
 
 
 def test_wrong_shapes_are_refused_with_both_shapes() -> None:
@@ -110,6 +137,10 @@ def test_wrong_shapes_are_refused_with_both_shapes() -> None:
         worlds.reset([1, 2])
     with pytest.raises(ValueError, match="No vectorised simulator for 'mpe/other'"):
         VectorMPE("mpe/other", 1)
+    with pytest.raises(ValueError, match="papers' dynamics only, got dynamics='mpe2'; use envs"):
+        VectorMPE(NAME, 1, dynamics="mpe2")
+    with pytest.raises(ValueError, match="no prey in SimpleSpread"):
+        worlds.observe_prey()
     with pytest.raises(ValueError, match="seeds is empty"):
         rollout(NAME, _towards_the_others, seeds=[])
 

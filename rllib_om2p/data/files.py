@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
@@ -37,6 +38,9 @@ logger = logging.getLogger(__name__)
 WRITE_AGAIN = "write the dataset with rllib_om2p.data.writer.DatasetWriter"
 # Opening files is waiting for storage, most of all in the cloud.
 NUM_THREADS = 8
+
+# What follows ?name=value in a URI is for the file system; any other question mark is a glob's.
+_URI_OPTIONS = re.compile(r"(.*?)(\?\w+=.*|)", re.DOTALL)
 
 Path: TypeAlias = str | os.PathLike[str]
 Input: TypeAlias = Path | Sequence[Path]
@@ -142,10 +146,13 @@ def _resolve(item: str) -> tuple[pafs.FileSystem, str]:
         return pafs.LocalFileSystem(), _absolute(item)
     if scheme in ("file", "local"):
         return pafs.LocalFileSystem(), rest
-    # A glob is no valid URI: the file system comes from the part before it.
-    parts = item.split("/")
+    # A glob is no valid URI: the file system comes from the part before it, with the options.
+    matched = _URI_OPTIONS.fullmatch(item)
+    assert matched is not None  # it matches any text
+    uri, options = matched.groups()
+    parts = uri.split("/")
     first_glob = next((i for i, part in enumerate(parts) if _is_glob(part)), len(parts))
-    base, pattern = "/".join(parts[:first_glob]), parts[first_glob:]
+    base, pattern = "/".join(parts[:first_glob]) + options, parts[first_glob:]
     try:
         filesystem, path = pafs.FileSystem.from_uri(base)
     except pa.ArrowInvalid:

@@ -1,4 +1,4 @@
-"""The command rllib-om2p: make-dataset, audit, train, evaluate; glue between arguments and parts.
+"""The command rllib-om2p: make-dataset, import, audit, train, evaluate; glue between their parts.
 
 Heavy imports stand inside the commands, so that --help answers at once. Mistakes of the user end
 with one message and status 2, without a traceback.
@@ -85,6 +85,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     make.add_argument("--overwrite", action="store_true", help="replace a dataset that is there")
 
+    _add_import(command("import", _import, "Bring a public dataset into this package's files."))
+
     audit = command("audit", _audit, "Check a dataset and show what is in it.")
     audit.add_argument("input", metavar="DATASET", help="directory, file, glob or URI")
     audit.add_argument("--out", metavar="DIR", help="write audit.md and audit.json there as well")
@@ -157,6 +159,36 @@ def _make_dataset(options: argparse.Namespace) -> None:
     summary = OfflineDataset.open(str(out)).statistics().team_return
     print(f"{out}: team return {summary.mean:.1f} on average, {summary.std:.1f} deviation")
     print(f"next: rllib-om2p audit {out}, or rllib-om2p train {out} --out runs/NAME")
+
+
+def _add_import(parser: argparse.ArgumentParser) -> None:
+    from rllib_om2p.data.importers.options import add_arguments
+
+    parser.add_argument("source", help="omar, og-marl, omiga, minari or rllib")
+    parser.add_argument(
+        "path", metavar="PATH", help="folder, file, or URI such as hf://datasets/..."
+    )
+    parser.add_argument("--out", required=True, metavar="DIR", help="where to write it")
+    parser.add_argument("--overwrite", action="store_true", help="replace a dataset that is there")
+    add_arguments(parser)
+
+
+def _import(options: argparse.Namespace) -> None:
+    from rllib_om2p.data.importers.options import from_arguments
+    from rllib_om2p.data.importers.stream import import_dataset
+
+    found = import_dataset(
+        options.source,
+        options.path,
+        out=options.out,
+        options=from_arguments(options),
+        overwrite=options.overwrite,
+        progress=lambda line: print(line, flush=True),
+    )
+    print(found.summary())
+    print(
+        f"next: rllib-om2p audit {options.out}, or rllib-om2p train {options.out} --out runs/NAME"
+    )
 
 
 def _audit(options: argparse.Namespace) -> None:

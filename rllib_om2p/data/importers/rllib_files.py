@@ -23,6 +23,11 @@ from rllib_om2p.data.schema import AnyArray, BoolArray, DataError
 # Rows of Parquet that are read at once.
 _BATCH_ROWS = 4_096
 
+_COLUMNS = (
+    *("eps_id", "agent_id", "agent_index", "obs", "new_obs", "next_obs", "actions", "rewards"),
+    *("terminateds", "truncateds", "dones"),
+)
+
 ActionSpace = tuple[list[float], list[float]] | int | None
 
 
@@ -172,7 +177,9 @@ def _batch(record: Mapping[str, Any], where: str) -> list[Fragment]:
 
 def _steps(columns: Mapping[str, Any], policy: str | None, where: str) -> list[Fragment]:
     """Cut columns of steps into runs of one agent in one episode."""
-    columns = {name: unpack(value, f"{where}: {name}") for name, value in columns.items()}
+    columns = {
+        name: unpack(columns[name], f"{where}: {name}") for name in _COLUMNS if name in columns
+    }
     for name in ("obs", "actions", "rewards", "eps_id"):
         if columns.get(name) is None:
             raise DataError(

@@ -1,0 +1,286 @@
+"""What RLlib records, written by RLlib's own classes."""
+
+from __future__ import annotations
+
+import base64
+import pickle
+
+import gymnasium as gym
+import lz4.frame
+import msgpack
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+from ray.rllib.offline.json_writer import JsonWriter
+from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
+from ray.rllib.utils.compression import pack
+
+from rllib_om2p.data.importers.options import ImportOptions
+from rllib_om2p.data.importers.stream import import_dataset
+from rllib_om2p.data.schema import DataError
+from tests.data.importers.layouts import Team, assert_equal, ends, make_teams, read_back
+
+DIMS = ((4, 2), (3, 1))
+
+
+def run(path, tmp_path, **options):
+    lines: list[str] = []
+    found = import_dataset(
+        "rllib",
+        path,
+        out=tmp_path / "out",
+        options=ImportOptions(**options),
+        progress=lines.append,
+    )
+    return read_back(tmp_path / "out"), found, "\n".join(lines)
+
+
+def columns(team: Team, agent: int, episode: int, *, terminated=False, truncated=True):
+    steps = len(team.rewards[0])
+    last = np.eye(steps, dtype=bool)[-1]
+    return {
+        "obs": team.obs[agent][:-1],
+        "new_obs": team.obs[agent][1:],
+        "actions": team.actions[agent],
+        "rewards": team.rewards[agent],
+        "terminateds": last & terminated,
+        "truncateds": last & truncated,
+        "eps_id": np.full(steps, episode),
+        "agent_index": np.full(steps, agent),
+    }
+
+
+def part(values: dict, rows: slice) -> dict:
+    return {name: array[rows] for name, array in values.items()}
+
+
+def batch(*agents: dict) -> MultiAgentBatch:
+    return MultiAgentBatch(
+        {f"policy_{i}": SampleBatch(values) for i, values in enumerate(agents)}, 0
+    )
+
+
+def encode(value):
+    """Write arrays as msgpack-numpy does, which RLlib uses and which need not be installed."""
+    if isinstance(value, np.ndarray):
+        kind, data = (b"O", value.dumps()) if value.dtype.hasobject else (b"", value.tobytes())
+        return {
+            b"nd": True,
+            b"type": value.dtype.str,
+            b"kind": kind,
+            b"shape": value.shape,
+            b"data": data,
+        }
+    if isinstance(value, np.generic):
+        return {b"nd": False, b"type": value.dtype.str, b"data": value.tobytes()}
+    raise TypeError(type(value))
+
+
+def write_states(path, states) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    items = [msgpack.packb(state, default=encode) for state in states]
+    pq.write_table(pa.table({"item": pa.array(items, pa.binary())}), path)
+
+
+def single(team: Team, agent: int = 0, *, rows: slice | None = None, **settings):
+    """Return one agent's SingleAgentEpisode, or the piece of it that acts in `rows`."""
+    rows = rows or slice(0, len(team.rewards[0]))
+    obs_dim, action_dim = team.obs[agent].shape[1], team.actions[agent].shape[1]
+    return SingleAgentEpisode(
+        observations=list(team.obs[agent][rows.start : rows.stop + 1]),
+        actions=list(team.actions[agent][rows]),
+        rewards=[float(r) for r in team.rewards[agent][rows]],
+        infos=[{}] * (rows.stop - rows.start + 1),
+        observation_space=gym.spaces.Box(-np.inf, np.inf, (obs_dim,)),
+        action_space=gym.spaces.Box(-2.0, 2.0, (action_dim,)),
+        **settings,
+    )
+
+
+def test_multi_agent_batches_of_the_json_writer_come_back_number_for_number(tmp_path):
+    teams = make_teams([5, 3], DIMS)
+    writer = JsonWriter(str(tmp_path / "json"))
+    writer.write(batch(*(columns(teams[0], a, 7) for a in (0, 1))))
+    # The second episode comes in two pieces, as fragments do.
+    second = [columns(teams[1], a, 8, terminated=True, truncated=False) for a in (0, 1)]
+    writer.write(batch(*(part(values, slice(0, 2)) for values in second)))
+    writer.write(batch(*(part(values, slice(2, 3)) for values in second)))
+    episodes, _, _ = run(tmp_path / "json", tmp_path)
+    for episode, team in zip(episodes, teams, strict=True):
+        assert_equal(episode, team)
+    assert ends(episodes[0]) == {"terminated": {"agent_0": [], "agent_1": []}, "truncated": True}
+    assert ends(episodes[1]) == {"terminated": {"agent_0": [2], "agent_1": [2]}, "truncated": False}
+
+
+def test_old_dones_are_terminations_and_discrete_actions_need_their_number(tmp_path):
+    values = columns(make_teams([5])[0], 0, 1)
+    values["dones"] = values.pop("terminateds") | values.pop("truncateds")
+    values["actions"] = np.arange(5) % 3
+    JsonWriter(str(tmp_path / "json")).write(SampleBatch(values))
+    with pytest.raises(DataError, match="actions of agent_0 are integers.*--num-actions"):
+        run(tmp_path / "json", tmp_path)
+    episodes, found, _ = run(tmp_path / "json", tmp_path, num_actions=3)
+    assert found.spec.agents[0].num_actions == 3
+    np.testing.assert_array_equal(episodes[0].actions["agent_0"], np.arange(5) % 3)
+    assert ends(episodes[0]) == {"terminated": {"agent_0": [4]}, "truncated": False}
+
+
+def test_missing_new_obs_makes_the_last_step_the_final_row(tmp_path):
+    team = make_teams([5])[0]
+    values = columns(team, 0, 1)
+    del values["new_obs"]
+    JsonWriter(str(tmp_path / "json")).write(SampleBatch(values))
+    episodes, _, _ = run(tmp_path / "json", tmp_path)
+    assert_equal(episodes[0], team, numbers=[0], steps=4)
+    assert episodes[0].truncated
+
+
+def test_episode_that_was_still_going_on_is_truncated(tmp_path):
+    team = make_teams([5])[0]
+    JsonWriter(str(tmp_path / "json")).write(SampleBatch(columns(team, 0, 1, truncated=False)))
+    episodes, _, text = run(tmp_path / "json", tmp_path)
+    assert_equal(episodes[0], team, numbers=[0])
+    assert episodes[0].truncated
+    assert "1 episodes were still going on" in text
+
+
+def test_rows_of_the_new_stack_spread_over_files_are_joined_in_order(tmp_path):
+    teams = make_teams([4, 3])
+    rows = []
+    for number, team in enumerate(teams):
+        values = columns(team, 0, number)
+        values["obs"], values["new_obs"] = (
+            [pack(o) for o in values[n]] for n in ("obs", "new_obs")
+        )
+        rows += [
+            {
+                "eps_id": f"e{number}",
+                "agent_id": None,
+                "obs": values["obs"][t],
+                "new_obs": values["new_obs"][t],
+                "actions": values["actions"][t].tolist(),
+                "rewards": float(values["rewards"][t]),
+                "terminateds": bool(values["terminateds"][t]),
+                "truncateds": bool(values["truncateds"][t]),
+            }
+            for t in range(len(team.rewards[0]))
+        ]
+    (tmp_path / "run").mkdir()
+    for number, row in enumerate(rows):
+        # Names without leading zeros: _10 must come after _9.
+        table = pa.Table.from_pylist([row])
+        pq.write_table(table, tmp_path / "run" / f"block_{number + 5}.parquet")
+    episodes, _, _ = run(tmp_path / "run", tmp_path)
+    for episode, team in zip(episodes, teams, strict=True):
+        assert_equal(episode, team, numbers=[0])
+
+
+def test_states_of_single_agent_episodes_are_joined_without_their_lookback(tmp_path):
+    teams = make_teams([6, 4])
+    whole = single(teams[1], terminated=True, id_="b", len_lookback_buffer=0)
+    first = single(teams[0], rows=slice(0, 4), id_="a", len_lookback_buffer=0)
+    then = first.cut(len_lookback_buffer=2)
+    for t in (4, 5):
+        team = teams[0]
+        then.add_env_step(
+            team.obs[0][t + 1],
+            team.actions[0][t],
+            float(team.rewards[0][t]),
+            {},
+            truncated=t == 5,
+        )
+    states = [first.get_state(), whole.get_state(), then.get_state()]
+    write_states(tmp_path / "run" / "a.parquet", states)
+    episodes, found, _ = run(tmp_path / "run", tmp_path)
+    assert found.spec.agents[0].action_high == (2.0, 2.0)
+    assert_equal(episodes[0], teams[1], numbers=[0])
+    assert_equal(episodes[1], teams[0], numbers=[0])
+    assert [episode.truncated for episode in episodes] == [False, True]
+
+
+def test_states_of_multi_agent_episodes_come_back_number_for_number(tmp_path):
+    teams = make_teams([6, 4], DIMS)
+    states = []
+    for number, team in enumerate(teams):
+        steps = len(team.rewards[0])
+        episode = MultiAgentEpisode(
+            id_=f"m{number}",
+            observations=[{"a": team.obs[0][t], "b": team.obs[1][t]} for t in range(steps + 1)],
+            actions=[{"a": team.actions[0][t], "b": team.actions[1][t]} for t in range(steps)],
+            rewards=[
+                {"a": float(team.rewards[0][t]), "b": float(team.rewards[1][t])}
+                for t in range(steps)
+            ],
+            infos=[{"a": {}, "b": {}}] * (steps + 1),
+            terminateds={"__all__": number == 1},
+            truncateds={"__all__": number == 0},
+            len_lookback_buffer=0,
+        )
+        state = episode.get_state()
+        # Functions and buffers, which msgpack does not write; nobody needs them here.
+        for key in ("agent_to_module_mapping_fn", "env_t_to_agent_t"):
+            state[key] = None
+        states.append(state)
+    write_states(tmp_path / "run" / "a.parquet", states)
+    episodes, _, _ = run(tmp_path / "run", tmp_path)
+    for episode, team in zip(episodes, teams, strict=True):
+        assert_equal(episode, team, names=["a", "b"])
+    assert ends(episodes[0]) == {"terminated": {"a": [], "b": []}, "truncated": True}
+    assert ends(episodes[1]) == {"terminated": {"a": [3], "b": [3]}, "truncated": False}
+
+
+def test_agents_of_different_length_are_named(tmp_path):
+    team = make_teams([5])[0]
+    short = part(columns(team, 1, 1), slice(0, 3))
+    short["truncateds"][-1] = True
+    JsonWriter(str(tmp_path / "json")).write(batch(columns(team, 0, 1), short))
+    with pytest.raises(
+        DataError, match=r"episode 1: agents must act together, got .*'agent_0': 5, 'agent_1': 3"
+    ):
+        run(tmp_path / "json", tmp_path)
+
+
+def test_steps_out_of_order_are_noticed(tmp_path):
+    values = columns(make_teams([5])[0], 0, 1)
+    turned = {name: array[[0, 2, 1, 3, 4]] for name, array in values.items()}
+    JsonWriter(str(tmp_path / "json")).write(SampleBatch(turned))
+    with pytest.raises(
+        DataError, match="episode 1, agent agent_0: the observation of step 1 is not"
+    ):
+        run(tmp_path / "json", tmp_path)
+
+
+def test_cut_line_missing_column_and_long_episode_are_named(tmp_path):
+    values = columns(make_teams([5])[0], 0, 1)
+    writer = JsonWriter(str(tmp_path / "json"))
+    writer.write(SampleBatch(values))
+    with pytest.raises(
+        DataError, match="episode 1 has 5 steps, expected at most the time limit of 4"
+    ):
+        run(tmp_path / "json", tmp_path, time_limit=4)
+    writer.write(SampleBatch({name: a for name, a in values.items() if name != "rewards"}))
+    with pytest.raises(DataError, match="line 2 lacks the column rewards, it holds"):
+        run(tmp_path / "json", tmp_path)
+    file = next((tmp_path / "json").iterdir())
+    file.write_text(file.read_text()[:-20])
+    with pytest.raises(DataError, match="line 2 is not JSON"):
+        run(tmp_path / "json", tmp_path)
+
+
+class _Evil:
+    def __reduce__(self):
+        return (print, ("code ran",))
+
+
+def test_pickles_never_run_code(tmp_path, capsys):
+    evil = base64.b64encode(lz4.frame.compress(pickle.dumps(_Evil()))).decode()
+    values = columns(make_teams([5])[0], 0, 1)
+    rows = {name: [array[0].tolist()] for name, array in values.items()} | {"obs": [evil]}
+    (tmp_path / "run").mkdir()
+    pq.write_table(pa.table(rows), tmp_path / "run" / "a.parquet")
+    with pytest.raises(DataError, match="names builtins.print, only arrays are allowed"):
+        run(tmp_path / "run", tmp_path)
+    assert "code ran" not in capsys.readouterr().out

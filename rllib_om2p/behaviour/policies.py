@@ -19,7 +19,9 @@ import torch
 from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import save
+from torch import nn
 
+from rllib_om2p.behaviour.masac_networks import TanhGaussianTeam
 from rllib_om2p.behaviour.networks import Actor
 
 # In the repository they lie beside the package, in a wheel inside it.
@@ -29,10 +31,17 @@ _FOLDERS = (
 )
 
 
+# Files of the first recipe do not name their network.
+_NETWORKS: Mapping[str | None, type[nn.Module]] = {
+    None: Actor,
+    "TanhGaussianTeam": TanhGaussianTeam,
+}
+
+
 class Policy(NamedTuple):
     """A trained actor and what its file says about it."""
 
-    actor: Actor
+    actor: Any  # Actor, or TanhGaussianTeam for robots
     metadata: Mapping[str, Any]
 
     def act(self, obs: NDArray[Any]) -> NDArray[Any]:
@@ -76,7 +85,7 @@ def file_name(name: str) -> str:
     return f"{name.replace('/', '-')}.safetensors"
 
 
-def save_policy(file: Path, actor: Actor, metadata: Mapping[str, Any]) -> None:
+def save_policy(file: Path, actor: nn.Module, metadata: Mapping[str, Any]) -> None:
     """Write the actor's weights, with the metadata and the weights' hash, whole or not at all."""
     tensors = {key: value.detach().contiguous() for key, value in actor.state_dict().items()}
     described = {**metadata, "weights_sha256": weights_hash(actor)}
@@ -95,14 +104,14 @@ def load_policy(file: Path) -> Policy:
     with safe_open(str(file), framework="pt") as opened:
         metadata = json.loads(opened.metadata()["policy"])
         weights = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
-    actor = Actor(**metadata["network"])
+    actor = _NETWORKS[metadata.get("network_class")](**metadata["network"])
     actor.load_state_dict(weights)
     if weights_hash(actor) != metadata["weights_sha256"]:
         raise ValueError(f"{file} is damaged: its weights do not have the hash it states.")
     return Policy(actor.requires_grad_(False), metadata)
 
 
-def weights_hash(actor: Actor) -> str:
+def weights_hash(actor: nn.Module) -> str:
     """Return the sha256 of all weights, by name and in order, independent of the file format."""
     digest = hashlib.sha256()
     for key, value in sorted(actor.state_dict().items()):

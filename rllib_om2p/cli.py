@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
 
     audit = command("audit", _audit, "Check a dataset and show what is in it.")
     audit.add_argument("input", metavar="DATASET", help="directory, file, glob or URI")
-    audit.add_argument("--out", metavar="DIR", help="write audit.md and audit.json there as well")
+    audit.add_argument("--out", metavar="DIR", help="write audit.md, audit.json, returns.png there")
 
     train = command("train", _train, "Train on a dataset; checkpoints and progress go to --out.")
     train.add_argument("input", metavar="DATASET", help="directory, file, glob or URI")
@@ -194,11 +194,20 @@ def _import(options: argparse.Namespace) -> None:
 def _audit(options: argparse.Namespace) -> None:
     from rllib_om2p.data.audit import audit
     from rllib_om2p.data.reader import OfflineDataset
+    from rllib_om2p.evaluation.figures import save_return_histogram
 
     found = audit(OfflineDataset.open(options.input))
     print(found.to_markdown())
     if options.out:
-        for file in found.save(options.out):
+        files = [*found.save(options.out), Path(options.out) / "returns.png"]
+        save_return_histogram(
+            files[-1],
+            found.returns.edges,
+            found.returns.counts,
+            lines={"mean": found.statistics.team_return.mean},
+            title=found.spec.dataset_id,
+        )
+        for file in files:
             print(f"written: {file}")
 
 

@@ -71,6 +71,7 @@ def test_make_dataset_and_audit_show_what_is_there(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "20 episodes, 500 joint steps" in shown
     assert (tmp_path / "audit" / "audit.md").read_text() in shown
+    assert (tmp_path / "audit" / "returns.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_mistakes_in_make_dataset_end_with_one_message(tmp_path, capsys):

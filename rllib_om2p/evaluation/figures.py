@@ -1,4 +1,4 @@
-"""Pictures for a report: the learning curve (PNG) and the rollout (GIF); no display, no pyplot.
+"""Pictures for a report: learning curve and histogram (PNG), rollout (GIF); no display, no pyplot.
 
 The curve shows every seed as a thin line and their mean as a thick one: a band would hide how few
 there are. The rollout gets a bar under each frame: caption, step, how far the episode is.
@@ -100,6 +100,50 @@ def save_learning_curve(
     else:
         _add_normalised_axis(axes, references)
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    figure.savefig(path, format="png")
+
+
+def save_return_histogram(
+    path: str | PathLike[str],
+    edges: ArrayLike,
+    counts: ArrayLike,
+    *,
+    lines: Mapping[str, float] | None = None,
+    title: str = "",
+    x_label: str = "team return per episode",
+) -> None:
+    """Draw how often which return occurs as a small PNG (about 15 kB).
+
+    Args:
+        path: Where to write it.
+        edges: Of the bins, (B + 1,).
+        counts: Episodes in each bin, (B,).
+        lines: Returns to mark, such as the mean.
+        title: Of which dataset.
+        x_label: What a return means.
+
+    Raises:
+        ValueError: There is not one count for each bin.
+    """
+    bounds, heights = np.asarray(edges, np.float64), np.asarray(counts, np.float64)
+    if bounds.ndim != 1 or heights.shape != (len(bounds) - 1,) or not len(heights):
+        raise ValueError(
+            f"counts must be one for each bin between the edges, got {heights.shape} counts and "
+            f"{bounds.shape} edges."
+        )
+    figure = Figure(figsize=(5.0, 2.8), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.stairs(heights, bounds, fill=True, color=_COLOURS[0])
+    for index, (name, value) in enumerate((lines or {}).items()):
+        style = _LINE_STYLES[index % len(_LINE_STYLES)]
+        axes.axvline(value, color="0.15", linestyle=style, label=f"{name} ({value:.4g})")
+    if lines:
+        axes.legend(frameon=False, fontsize=8)
+    axes.set_title(title, loc="left", fontsize=10)
+    axes.set_xlabel(x_label)
+    axes.set_ylabel("episodes")
+    axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, format="png")
 
 

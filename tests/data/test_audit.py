@@ -39,7 +39,7 @@ def episode(seed, *, length=4, truncated=True, terminated=False, actions=None):
 @pytest.fixture
 def run(write):
     def run(episodes, spec=SPEC):
-        return audit(OfflineDataset.open(str(write(spec, episodes))))
+        return audit(OfflineDataset.open(str(write(spec, episodes, overwrite=True))))
 
     return run
 
@@ -55,7 +55,7 @@ def test_endings_are_counted(run):
             episode(5, truncated=False, length=2),
         ]
     )
-    assert dataclasses.astuple(found.endings) == (2, 1, 1, 2, 1)
+    assert dataclasses.astuple(found.endings) == (2, 1, 1, 2, 1, 2)
     assert "2 episodes end without terminated or truncated." in found.notices
 
 
@@ -67,6 +67,28 @@ def test_never_truncated_is_noticed(run):
     found = run([episode(0, truncated=False, terminated=True)])
     assert any(notice.startswith("truncated is never true") for notice in found.notices)
     assert not any(notice.startswith("terminated is never true") for notice in found.notices)
+
+
+def test_dones_that_are_all_zero_are_noticed(run):
+    found = run([episode(seed, truncated=False) for seed in range(3)])
+    assert found.notices[0].startswith("No end is marked: 3 episodes, all after 4 steps")
+    marked = run([episode(0, truncated=False), episode(1)])
+    assert not any(notice.startswith("No end is marked") for notice in marked.notices)
+
+
+def test_a_time_limit_that_is_marked_as_an_end_for_good_is_noticed(run):
+    ends = {"truncated": False, "terminated": True}
+    found = run([episode(0, **ends), episode(1, **ends), episode(2, length=2, **ends)])
+    assert found.endings.terminated_at_limit == 2
+    expected = "2 of 3 terminated episodes end at step 4: if that is a time limit"
+    assert any(notice.startswith(expected) for notice in found.notices)
+    early = run([episode(seed, length=1 + seed, **ends) for seed in range(4)])
+    assert not any("if that is a time limit" in notice for notice in early.notices)
+
+
+def test_episodes_longer_than_the_limit_are_noticed(run):
+    found = run([episode(0, length=6)])
+    assert "Episodes last up to 6 steps, longer than the time limit of 4." in found.notices
 
 
 def test_a_time_limit_without_truncation_is_noticed(run):
@@ -105,6 +127,29 @@ def test_saturation_counts_actions_at_the_ends_of_the_box(run):
     assert (used.at_low[0], used.at_high[0]) == (0.25, 0.5)
     assert (used.moments.min[0], used.moments.max[0]) == (-1.0, 1.0)
     assert used.moments.mean[0] == pytest.approx(0.375)
+
+
+def test_actions_at_the_ends_or_in_a_corner_of_the_box_are_noticed(run):
+    found = run([episode(0, actions=[-1.0, 1.0, 1.0, 0.5])])
+    assert "75% of the actions of a lie at the ends of their box." in found.notices
+    small = run([episode(0, actions=[0.0, 0.1, 0.05, 0.0])])
+    assert any(n.startswith("Action features [0] of a use less than 10%") for n in small.notices)
+    wide = run([episode(0, actions=[0.0, 0.3, 0.05, 0.0])])
+    assert not any("of a " in notice and "box" in notice for notice in wide.notices)
+
+
+def test_discrete_actions_that_never_occur_are_noticed(run, make_episode):
+    spec = DatasetSpec("test/discrete", (AgentSpec.discrete("a", 2, 3),))
+    made = make_episode(spec, 4)
+    made.actions["a"][:] = [0, 2, 2, 2]
+    assert "a never takes actions [1]." in run([made], spec).notices
+
+
+def test_the_histogram_counts_team_returns(run):
+    found = run([episode(0), episode(1, length=2), episode(2, length=2)])
+    edges, counts = found.returns.edges, found.returns.counts
+    assert (edges[0], edges[-1], sum(counts)) == (2.0, 4.0, 3)
+    assert (counts[0], counts[-1]) == (2, 1)
 
 
 def test_constant_features_are_named(run):

@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rllib_om2p.evaluation.figures import Curve, save_gif, save_learning_curve
+from rllib_om2p.evaluation.figures import (
+    Curve,
+    save_gif,
+    save_learning_curve,
+    save_return_histogram,
+)
 from rllib_om2p.evaluation.scores import References
 
 
@@ -72,6 +77,30 @@ def test_runs_evaluated_at_different_steps_are_averaged_where_all_were(tmp_path:
 def test_bad_curves_are_refused(tmp_path: Path, curves: list[Curve], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         save_learning_curve(tmp_path / "curve.png", curves)
+
+
+def test_histogram_is_small_and_shows_its_bars_and_lines(tmp_path: Path) -> None:
+    edges, counts = np.linspace(-3.0, 5.0, 41), np.arange(40)
+    save_return_histogram(tmp_path / "bare.png", edges, counts, title="medium")
+    save_return_histogram(tmp_path / "lined.png", edges, counts, lines={"mean": 0.5})
+    pixels = {}
+    for name in ("bare", "lined"):
+        file = tmp_path / f"{name}.png"
+        assert file.stat().st_size < 30_000
+        with Image.open(file) as image:
+            pixels[name] = np.asarray(image.convert("RGB")).astype(int)
+    blue = np.abs(pixels["bare"] - np.array((0, 114, 178))).max(axis=-1) <= 12
+    columns = np.flatnonzero(blue.any(axis=0))
+    # The bars grow from left to right.
+    heights = blue[:, columns].sum(axis=0)
+    assert heights[-5] > heights[len(heights) // 2] > heights[5]
+    assert has_colour(pixels["lined"], (38, 38, 38))
+
+
+@pytest.mark.parametrize("counts", [[1, 2, 3], [], [[1, 2]]])
+def test_a_histogram_needs_one_count_per_bin(tmp_path: Path, counts: list[int]) -> None:
+    with pytest.raises(ValueError, match="one for each bin"):
+        save_return_histogram(tmp_path / "x.png", [0.0, 1.0, 2.0], counts)
 
 
 def test_gif_keeps_the_frames_and_adds_a_bar_that_fills(tmp_path: Path) -> None:

@@ -41,7 +41,8 @@ def run_one(arguments: argparse.Namespace) -> None:
 
     torch.set_num_threads(1)
     ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
-    config = mpe.METHODS[arguments.method](arguments.quality, arguments.updates)
+    num_updates = arguments.updates or mpe.NUM_UPDATES[arguments.quality]
+    config = mpe.METHODS[arguments.method](arguments.quality, num_updates)
     overrides = json.loads(arguments.overrides)
     config.training(**overrides)
     config.offline_data(input_=str(Path(arguments.data) / arguments.quality))
@@ -56,7 +57,7 @@ def run_one(arguments: argparse.Namespace) -> None:
         return [float(r) for r in evaluate_policy(spec.env, policy.stacked, seeds)]
 
     curve, metrics, train_seconds = [], [], 0.0
-    for iteration in range(arguments.updates // config.num_updates_per_iteration):
+    for iteration in range(num_updates // config.num_updates_per_iteration):
         start = time.perf_counter()
         result = algo.train()
         train_seconds += time.perf_counter() - start
@@ -84,7 +85,7 @@ def run_one(arguments: argparse.Namespace) -> None:
         "action_rmse": action_rmse(dataset, JointPolicy(modules, seed=0)),
         "references": spec.references,
         "seed": arguments.seed,
-        "updates": arguments.updates,
+        "updates": num_updates,
         "overrides": overrides,
         "hyperparameters": {
             name: getattr(config, name)
@@ -94,7 +95,7 @@ def run_one(arguments: argparse.Namespace) -> None:
         "returns": returns,
         "curve": curve,
         "metrics": metrics,
-        "updates_per_second": arguments.updates / train_seconds,
+        "updates_per_second": num_updates / train_seconds,
         "provenance": provenance(),
     }  # fmt: skip
     algo.stop()
@@ -162,8 +163,10 @@ def train(arguments: argparse.Namespace) -> int:
             return True
         command = [sys.executable, "-m", "tuned_configs.compare", "one", "--data", arguments.data]
         command += ["--quality", quality, "--method", method, "--seed", str(seed)]
-        command += ["--updates", str(arguments.updates), "--episodes", str(arguments.episodes)]
-        command += ["--out", str(out), "--overrides", arguments.overrides]
+        command += ["--episodes", str(arguments.episodes), "--out", str(out)]
+        command += ["--overrides", arguments.overrides]
+        if arguments.updates:
+            command += ["--updates", str(arguments.updates)]
         begin = time.perf_counter()
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         seconds = time.perf_counter() - begin
@@ -185,7 +188,7 @@ def main() -> int:
     for name in ("one", "train"):
         command = commands.add_parser(name)
         command.add_argument("--data", required=True)
-        command.add_argument("--updates", type=int, default=mpe.NUM_UPDATES)
+        command.add_argument("--updates", type=int, help="in place of those of om2p/mpe.py")
         command.add_argument("--episodes", type=int, default=500)
         command.add_argument("--curve-episodes", type=int, default=100)
         command.add_argument("--overrides", default="{}", help="JSON for .training(...)")

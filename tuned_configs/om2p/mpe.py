@@ -9,7 +9,16 @@ from collections.abc import Mapping
 
 from rllib_om2p import OM2PConfig
 
-NUM_UPDATES = 6000
+# Enough for the curves of behaviour cloning to level off; expert data takes twice as long.
+NUM_UPDATES: Mapping[str, int] = {
+    "medium-replay": 6000,
+    "medium": 6000,
+    "medium-expert": 6000,
+    "medium-expert-50": 6000,
+    "expert": 12_000,
+}
+
+TAU = 0.01
 
 # Beta(1/2, 1): flow times that keep long jumps, r near 0 and t near 1, in every batch. With uniform
 # times the value alone decides the one jump that acts, and the policy leaves the data (RESULTS.md).
@@ -26,14 +35,16 @@ ETA_OWN: Mapping[str, float] = {
 }
 ETA_VDN: Mapping[str, float] = {
     "medium-replay": 1.0,
-    "medium": 0.5,
+    "medium": 1.0,
     "medium-expert": 0.5,
     "medium-expert-50": 0.5,
     "expert": 0.02,
 }
+# A slower target lets medium data bear the larger eta; 0.01 elsewhere.
+TAU_VDN: Mapping[str, float] = {"medium": 0.005}
 
 
-def cpu(num_updates: int = NUM_UPDATES) -> OM2PConfig:
+def cpu(num_updates: int) -> OM2PConfig:
     """Return what all methods share: 2 x 128 networks, batch 256, a learning rate that falls."""
     return OM2PConfig().training(
         actor_hidden=(128, 128),
@@ -41,24 +52,26 @@ def cpu(num_updates: int = NUM_UPDATES) -> OM2PConfig:
         lr=[[0, 1e-3], [num_updates, 1e-5]],
         xi=XI,
         gamma=0.95,
-        tau=0.01,
+        tau=TAU,
         num_updates_per_iteration=1000,
     )
 
 
-def bc(quality: str, num_updates: int = NUM_UPDATES) -> OM2PConfig:
+def bc(quality: str, num_updates: int | None = None) -> OM2PConfig:
     """Return one-step mean-flow behaviour cloning: OM2P without the value."""
-    return cpu(num_updates).training(eta=0.0)
+    return cpu(num_updates or NUM_UPDATES[quality]).training(eta=0.0)
 
 
-def om2p(quality: str, num_updates: int = NUM_UPDATES) -> OM2PConfig:
+def om2p(quality: str, num_updates: int | None = None) -> OM2PConfig:
     """Return OM2P in the paper's form, with each agent's own critic."""
-    return cpu(num_updates).training(eta=ETA_OWN[quality])
+    return cpu(num_updates or NUM_UPDATES[quality]).training(eta=ETA_OWN[quality])
 
 
-def om2p_vdn(quality: str, num_updates: int = NUM_UPDATES) -> OM2PConfig:
+def om2p_vdn(quality: str, num_updates: int | None = None) -> OM2PConfig:
     """Return OM2P with the team's critic, an option of ours."""
-    return cpu(num_updates).training(eta=ETA_VDN[quality], critic="vdn")
+    return cpu(num_updates or NUM_UPDATES[quality]).training(
+        eta=ETA_VDN[quality], critic="vdn", tau=TAU_VDN.get(quality, TAU)
+    )
 
 
 METHODS = {"bc": bc, "om2p": om2p, "om2p-vdn": om2p_vdn}

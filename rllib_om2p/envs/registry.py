@@ -259,7 +259,9 @@ def _create_for_rllib(name: str, config: Mapping[str, Any]) -> MultiAgentEnv:
 
 def _entry(name: str) -> _Entry:
     if name not in _ENTRIES:
-        near = difflib.get_close_matches(str(name), _ENTRIES, n=3, cutoff=0.4)
+        near: list[str] = []
+        for similarity in (0.85, 0.4):  # a slip of the finger, else whatever is alike
+            near = near or difflib.get_close_matches(str(name), _ENTRIES, n=3, cutoff=similarity)
         suggestion = f"did you mean {' or '.join(near)}?" if near else f"known: {[*_ENTRIES]}."
         raise ValueError(f"No environment is named {name!r}; {suggestion}")
     return _ENTRIES[name]

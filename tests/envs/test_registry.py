@@ -13,13 +13,14 @@ import pytest
 from rllib_om2p import envs
 
 NAME = "mpe/simple_spread"
+PARTICLES = (NAME, "mpe/simple_tag", "mpe/simple_world")
 
 
 @pytest.mark.parametrize("function", [envs.make, envs.info])
 def test_unknown_name_lists_near_ones(function: Any) -> None:
     with pytest.raises(ValueError, match=r"'mpe/simple_sprad'; did you mean mpe/simple_spread\?"):
         function("mpe/simple_sprad")
-    with pytest.raises(ValueError, match=r"'pong'; known: \['mpe/simple_spread'"):
+    with pytest.raises(ValueError, match=r"'pong'; known: \['mpe/simple_spread', 'mpe/simple_tag'"):
         function("pong")
 
 
@@ -63,19 +64,21 @@ def test_names_and_facts_need_no_simulator() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def _rllib_env(**kwargs: Any) -> Any:
+def _rllib_env(name: str = NAME, **kwargs: Any) -> Any:
     from ray.tune.registry import ENV_CREATOR, _global_registry
 
     envs.register()
-    return _global_registry.get(ENV_CREATOR, NAME)(kwargs)
+    return _global_registry.get(ENV_CREATOR, name)(kwargs)
 
 
-def test_rllib_env_has_ordered_agents_and_a_space_for_each() -> None:
-    env = _rllib_env()
+@pytest.mark.parametrize("name", PARTICLES)
+def test_rllib_env_has_ordered_agents_and_a_space_for_each(name: str) -> None:
+    env = _rllib_env(name)
+    (obs_dim,) = {agent.obs_dim for agent in envs.info(name).agents}
     assert env.possible_agents == ["agent_0", "agent_1", "agent_2"]
     assert list(env.observation_spaces) == list(env.action_spaces) == env.possible_agents
     for agent in env.possible_agents:
-        assert env.get_observation_space(agent).shape == (18,)
+        assert env.get_observation_space(agent).shape == (obs_dim,)
         assert env.get_action_space(agent) == gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
 
 
@@ -116,14 +119,15 @@ def test_rllib_env_with_a_first_seed_counts_resets_that_bring_no_seed() -> None:
             np.testing.assert_array_equal(value, expected[agent])
 
 
-def test_rllib_env_runner_samples_whole_episodes_of_every_agent() -> None:
+@pytest.mark.parametrize("name", PARTICLES)
+def test_rllib_env_runner_samples_whole_episodes_of_every_agent(name: str) -> None:
     from ray.rllib.algorithms.ppo import PPOConfig
     from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
 
     envs.register()
     config = (
         PPOConfig()
-        .environment(NAME)
+        .environment(name)
         .multi_agent(policies={"shared"}, policy_mapping_fn=lambda agent, *_, **__: "shared")
         .env_runners(num_env_runners=0, num_envs_per_env_runner=2)
     )
@@ -134,5 +138,5 @@ def test_rllib_env_runner_samples_whole_episodes_of_every_agent() -> None:
         assert len(episode) == 25
         assert episode.is_truncated
         assert sorted(episode.agent_ids) == ["agent_0", "agent_1", "agent_2"]
-        assert episode.get_observations(-1)["agent_2"].shape == (18,)
+        assert episode.get_observations(-1)["agent_2"].shape == (envs.info(name).agents[2].obs_dim,)
     runner.stop()

@@ -15,9 +15,9 @@ from rllib_om2p.evaluation.figures import Curve, save_learning_curve
 from rllib_om2p.evaluation.provenance import describe_machine
 from rllib_om2p.evaluation.report import Result, results_table
 from rllib_om2p.evaluation.scores import References
+from tuned_configs import markers
 
-BEGIN = "<!-- begin: written by tuned_configs.compare render -->"
-END = "<!-- end -->"
+BEGIN = markers.begin("tuned_configs.compare render")
 ORDER = ("data", "behaviour", "bc", "om2p", "om2p-vdn")
 TITLES = {
     "data": "data",
@@ -133,11 +133,8 @@ def render(folder: Path) -> None:
     references = References.from_mapping(next(iter(cells.values()))[0]["references"])
     table = results_table(rows, references=references, baseline="data")
     print(table.text())
-    report = folder.parent / "RESULTS.md"
-    before, rest = report.read_text().split(BEGIN)
-    after = rest.split(END)[1]
     parts = [table.markdown(), floors(rows), distances(cells), made_with(cells)]
-    report.write_text(before + BEGIN + "\n\n" + "\n\n".join(parts) + "\n\n" + END + after)
+    markers.replace_between(folder.parent / "RESULTS.md", BEGIN, "\n\n".join(parts))
     for quality in QUALITIES:
         methods = [m for m in ORDER[2:] if (quality, m) in cells]
         if not methods:

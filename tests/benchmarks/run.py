@@ -13,11 +13,9 @@ SECTIONS.
 from __future__ import annotations
 
 import argparse
-import datetime
 import functools
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -27,6 +25,7 @@ from typing import Any
 
 import torch
 
+from rllib_om2p.evaluation.provenance import describe_machine, provenance
 from tests.benchmarks.measure import count_operations, peak_memory, ratio, time_interleaved
 from tests.benchmarks.per_agent import PerAgentUpdate
 from tests.benchmarks.plugin import plugin, table
@@ -179,31 +178,11 @@ def run_section(name: str, threads: int, rounds: int) -> Section:
     return {"section": name, "threads": threads, **result}
 
 
-def machine() -> dict[str, Any]:
+def circumstances() -> dict[str, Any]:
     """Return what the numbers depend on."""
-    cpu = next(
-        (
-            line.split(":", 1)[1].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        ),
-        platform.processor(),
-    )
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
     return {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "commit": commit.stdout.strip(),
-        "cpu": cpu,
-        "cores": os.cpu_count(),
+        **provenance(),
         "capability": torch.backends.cpu.get_cpu_capability(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
         "load_average": os.getloadavg(),
     }
 
@@ -221,12 +200,13 @@ def passes(entry: dict[str, Any]) -> bool | None:
 
 def to_markdown(report: dict[str, Any]) -> str:
     """Return the report as text with one table per section."""
-    about, sizes = report["machine"], report["sizes"]
+    about, sizes = report["made"], report["sizes"]
     lines = [
         f"# Speed, {about['date'][:10]}",
         "",
-        f"`{report['command']}` at commit {about['commit']}, torch {about['torch']}, Python "
-        f"{about['python']}, {about['cpu']} ({about['cores']} cores, {about['capability']}), load "
+        f"`{about['command']}` at commit {str(about['commit'])[:7]}"
+        f"{' (dirty)' if about['dirty'] else ''}, torch {about['packages']['torch']}, Python "
+        f"{about['python']}, {describe_machine(about['machine'])} ({about['capability']}), load "
         f"{about['load_average'][0]:.1f} at the start. {report['rounds']} rounds, interleaved.",
         "",
         f"One update: {sizes['num_agents']} agents, observations {sizes['obs_dim']}, actions "
@@ -267,8 +247,7 @@ def main() -> None:
         arguments.out.write_text(json.dumps(result))
         return
     report: dict[str, Any] = {
-        "command": " ".join(("python -m tests.benchmarks.run", *sys.argv[1:])),
-        "machine": machine(),
+        "made": circumstances(),
         "rounds": arguments.rounds,
         "sizes": vars(sizes),
         "sections": [],
@@ -284,7 +263,7 @@ def main() -> None:
 def write(report: dict[str, Any], folder: Path) -> None:
     """Write what is measured so far, so that an interrupted run keeps it."""
     folder.mkdir(parents=True, exist_ok=True)
-    stem = folder / f"speed-{report['machine']['date'][:10]}"
+    stem = folder / f"speed-{report['made']['date'][:10]}"
     stem.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
     stem.with_suffix(".md").write_text(to_markdown(report))
 

@@ -45,6 +45,9 @@ from rllib_om2p.data.schema import AgentSpec, AnyArray, BoolArray, DataError
 OPTIONS = ("at_limit", "obs_dims", "action_low", "action_high", "num_actions", "actuators")
 
 _LEAVES = ("observations.", "actions.", "rewards.", "terminals.", "truncations.")
+# A stored chunk may span many windows of rows; kept in memory, it is unpacked once.
+_CONTEXT = tensorstore.Context({"cache_pool": {"total_bytes_limit": 100_000_000}})
+
 _STATE, _LEGALS, _INDEX = "infos.state.", "infos.legals.", "vault_index"
 
 
@@ -158,7 +161,9 @@ def _open(path: Path) -> _Vault:
 def _open_leaf(path: Path, name: str) -> Any:
     store = {"driver": "ocdbt", "base": path.absolute().as_uri() + "/", "path": name}
     try:
-        return tensorstore.open({"driver": "zarr", "kvstore": store}, read=True).result()
+        return tensorstore.open(
+            {"driver": "zarr", "kvstore": store}, read=True, context=_CONTEXT
+        ).result()
     except ValueError as error:
         if "NOT_FOUND" in str(error):
             return None

@@ -26,6 +26,7 @@ from rllib_om2p.data.importers.describe import describe, keep_agents, time_limit
 from rllib_om2p.data.importers.known import ANT_ACTUATORS, find_task
 from rllib_om2p.data.importers.options import ImportOptions
 from rllib_om2p.data.importers.recording import (
+    WINDOW_ROWS,
     IntArray,
     Progress,
     Recording,
@@ -138,7 +139,11 @@ def _find_episodes(
     file: Any, limit: int | None, options: ImportOptions, notes: list[str]
 ) -> Segments:
     num_rows = len(file["d"])
-    final: IntArray = np.flatnonzero(np.asarray(file["d"]).reshape(num_rows, -1).max(axis=1) > 0.5)
+    done = np.zeros(num_rows, bool)
+    for start in range(0, num_rows, WINDOW_ROWS):
+        flags = np.asarray(file["d"][start : start + WINDOW_ROWS])
+        done[start : start + len(flags)] = flags.reshape(len(flags), -1).max(axis=1) > 0.5
+    final: IntArray = np.flatnonzero(done)
     if not final.size and limit is None:
         raise DataError(
             f"{file.filename}: d is 0 everywhere, so no episode ends; the final row of each must "

@@ -1,8 +1,6 @@
 """MATD3 in vectorised worlds: the model-free run that leaves policies and a true replay buffer.
 
-One shared actor on (obs, one-hot agent), one central twin critic on all observations and actions,
-the team's reward. Fujimoto et al. 2018 (TD3) with the joint critic of Lowe et al. 2017 (MADDPG).
-Knows the simulator, not how datasets are written. Axes: (batch, agents, features).
+Knows the simulator, not how datasets are written. Axes: (worlds, agents, features).
 """
 
 from __future__ import annotations
@@ -17,19 +15,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from rllib_om2p.behaviour import policies
 from rllib_om2p.behaviour.curves import CurvePoint, save_curve
-from rllib_om2p.behaviour.networks import Actor, TwinCritic, initialise
+from rllib_om2p.behaviour.matd3 import MATD3
 from rllib_om2p.behaviour.policies import Policy
 from rllib_om2p.behaviour.recipes import MATD3Recipe, recipe
-from rllib_om2p.behaviour.replay import Batch, ReplayBuffer
+from rllib_om2p.behaviour.replay import ReplayBuffer
 from rllib_om2p.envs import registry
 from rllib_om2p.envs.prey import PreySource, describe_prey
 from rllib_om2p.envs.rollout import Episodes, evaluate_policy
 from rllib_om2p.envs.vector_mpe import VectorMPE
-from rllib_om2p.ops.bellman import aggregate, polyak_update, td_loss, td_target
 
 logger = logging.getLogger(__name__)
 
@@ -46,77 +42,12 @@ class Replay(NamedTuple):
     policy: Policy
 
 
-class MATD3:
-    """The networks, their optimisers and one update."""
-
-    def __init__(self, env: str, settings: MATD3Recipe, generator: torch.Generator) -> None:
-        info = registry.info(env)
-        first = info.agents[0]
-        self.settings = settings
-        self.network = {
-            "num_agents": len(info.agents),
-            "obs_dim": first.obs_dim,
-            "action_dim": first.action_dim,
-        }
-        self.actor = Actor(**self.network, hidden=settings.actor_hidden)
-        self.critic = TwinCritic(**self.network, hidden=settings.critic_hidden)
-        for net in (self.actor, self.critic):
-            initialise(net, generator)
-        self.target_actor = copy.deepcopy(self.actor).requires_grad_(False)
-        self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
-        self._actor_adam = _adam(self.actor, settings)
-        self._critic_adam = _adam(self.critic, settings)
-        self._generator = generator
-        self._team_rewards = info.team_rewards
-        self._num_updates = 0
-
-    def update(self, batch: Batch) -> None:
-        """Take one critic step and, every `policy_delay` times, one actor step and Polyak."""
-        rewards = self._team_rewards(batch.rewards) * self.settings.reward_scale
-        obs, actions, next_obs = (
-            torch.from_numpy(field) for field in (batch.obs, batch.actions, batch.next_obs)
-        )
-        self._update_critic(obs, actions, torch.from_numpy(rewards), next_obs)
-        self._num_updates += 1
-        if self._num_updates % self.settings.policy_delay == 0:
-            self._update_actor(obs)
-            for target, source in (
-                (self.target_actor, self.actor),
-                (self.target_critic, self.critic),
-            ):
-                polyak_update([*target.parameters()], [*source.parameters()], self.settings.tau)
-
-    def _update_critic(
-        self, obs: Tensor, actions: Tensor, rewards: Tensor, next_obs: Tensor
-    ) -> None:
-        settings = self.settings
-        with torch.no_grad():
-            next_actions = self.target_actor(next_obs)
-            noise = torch.randn(next_actions.shape, generator=self._generator)
-            noise = noise * settings.target_noise
-            noise.clamp_(-settings.target_noise_clip, settings.target_noise_clip)
-            next_actions = (next_actions + noise).clamp_(-1.0, 1.0)
-            next_q = aggregate(self.target_critic(next_obs, next_actions), "min")
-            # No task here terminates; the time limit bootstraps.
-            never = torch.zeros_like(next_q)
-            target = td_target(rewards, next_q, never, gamma=settings.gamma)
-        loss = td_loss(self.critic(obs, actions), target)
-        _descend(loss, self.critic, self._critic_adam, settings.max_grad_norm)
-
-    def _update_actor(self, obs: Tensor) -> None:
-        logits = self.actor.logits(obs)
-        loss = -self.critic.first_value(obs, torch.tanh(logits)).mean()
-        # On the logits, as in MADDPG: it keeps the tanh from saturating early.
-        loss = loss + self.settings.action_penalty * logits.square().mean()
-        _descend(loss, self.actor, self._actor_adam, self.settings.max_grad_norm)
-
-
 class Training:
     """One run of a recipe: the same seed gives the same run, step by step, on one machine.
 
     Attributes:
         prey: The policy of the prey, None in a task without one.
-        curve: What `_check` measured so far.
+        curve: What `train_and_measure` measured so far.
     """
 
     def __init__(
@@ -148,6 +79,24 @@ class Training:
             obs_shape=(len(info.agents), info.agents[0].obs_dim),
         )
         self.num_steps = 0
+
+    def train_and_measure(self, progress: Progress = logger.info) -> Policy:
+        """Train until the next evaluation and return the policy with what it made there."""
+        episodes = self.settings.check_episodes
+        with policies.one_torch_thread():
+            self.run_until_check()
+            policy = self.policy()
+            seeds = range(_CHECK_SEEDS_FROM, _CHECK_SEEDS_FROM + episodes)
+            act = policy.noisy(np.random.default_rng(_CHECK_SEEDS_FROM))
+            returns = evaluate_policy(self.env, act, seeds, prey=self.prey)
+        value = float(returns.mean())
+        self.curve.append(CurvePoint(self.num_steps, round(value, 2)))
+        progress(
+            f"model-free run: {self.num_steps} joint steps, return {value:.1f} with the "
+            "collection noise"
+        )
+        measured = {"return": round(value, 2), "episodes": episodes}
+        return Policy(policy.actor, {**policy.metadata, "measured": measured})
 
     def run_until_check(self) -> None:
         """Run whole rounds until the next multiple of `check_every` steps is reached."""
@@ -267,7 +216,7 @@ def replay_of(
         )
     _, policy = next(_reached(training, [quality], progress))
     while training.num_steps < num_steps:
-        policy = _check(training, progress)
+        policy = training.train_and_measure(progress)
     return Replay(training.buffer.episodes(), policy)
 
 
@@ -278,7 +227,7 @@ def _reached(
     settings = training.settings
     wanted = {quality: settings.targets[quality] for quality in qualities}
     while wanted and training.num_steps < settings.total_steps:
-        policy = _check(training, progress)
+        policy = training.train_and_measure(progress)
         value = policy.metadata["measured"]["return"]
         for quality, target in list(wanted.items()):
             if abs(value - target) <= settings.tolerance * target:
@@ -289,35 +238,3 @@ def _reached(
             f"No policy came within {settings.tolerance:.0%} of {wanted} in "
             f"{training.num_steps} steps; train longer or evaluate more often."
         )
-
-
-def _check(training: Training, progress: Progress) -> Policy:
-    """Train until the next evaluation and return the policy, measured."""
-    with policies.one_torch_thread():
-        training.run_until_check()
-        policy = training.policy()
-        value = _measure(policy, training.settings.check_episodes, training.prey)
-    training.curve.append(CurvePoint(training.num_steps, round(value, 2)))
-    progress(
-        f"model-free run: {training.num_steps} joint steps, return {value:.1f} with the "
-        "collection noise"
-    )
-    measured = {"return": round(value, 2), "episodes": training.settings.check_episodes}
-    return Policy(policy.actor, {**policy.metadata, "measured": measured})
-
-
-def _measure(policy: Policy, num_episodes: int, prey: PreySource) -> float:
-    seeds = range(_CHECK_SEEDS_FROM, _CHECK_SEEDS_FROM + num_episodes)
-    act = policy.noisy(np.random.default_rng(_CHECK_SEEDS_FROM))
-    return float(evaluate_policy(policy.metadata["env"], act, seeds, prey=prey).mean())
-
-
-def _descend(loss: Tensor, net: nn.Module, adam: torch.optim.Adam, max_norm: float) -> None:
-    adam.zero_grad()
-    loss.backward(inputs=list(net.parameters()))
-    nn.utils.clip_grad_norm_(net.parameters(), max_norm)
-    adam.step()
-
-
-def _adam(net: nn.Module, settings: MATD3Recipe) -> torch.optim.Adam:
-    return torch.optim.Adam(net.parameters(), lr=settings.learning_rate, fused=True)

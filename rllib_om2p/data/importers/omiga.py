@@ -140,9 +140,9 @@ def _find_episodes(
 ) -> Segments:
     num_rows = len(file["d"])
     done = np.zeros(num_rows, bool)
-    for start in range(0, num_rows, WINDOW_ROWS):
-        flags = np.asarray(file["d"][start : start + WINDOW_ROWS])
-        done[start : start + len(flags)] = flags.reshape(len(flags), -1).max(axis=1) > 0.5
+    for low in range(0, num_rows, WINDOW_ROWS):
+        flags = np.asarray(file["d"][low : low + WINDOW_ROWS])
+        done[low : low + len(flags)] = flags.reshape(len(flags), -1).max(axis=1) > 0.5
     final: IntArray = np.flatnonzero(done)
     if not final.size and limit is None:
         raise DataError(

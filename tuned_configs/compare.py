@@ -4,9 +4,9 @@
     python -m tuned_configs.compare behaviour --data DIR             # re-rolls the data's policies
     python -m tuned_configs.compare render
 
-DIR holds one dataset per quality, as `rllib-om2p make-dataset` writes them. Each run is a process
-of its own on one core. Scores are those of the last update, over the same start states for
-every method and seed.
+DIR holds one dataset per folder, at any depth, as `rllib-om2p make-dataset` writes them; a folder's
+name is that of its data set in the tables. Each run is a process of its own on one core. Scores are
+those of the last update, over the same start states for every method and seed.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from rllib_om2p.core.acting import JointPolicy
 from rllib_om2p.data.reader import OfflineDataset
-from tuned_configs.om2p import mpe
+from tuned_configs import om2p
 
 RESULTS = Path(__file__).parent / "results"
 FIRST_SEED = 1_000_000  # start states of the scores; disjoint from those of the learning curves
@@ -36,16 +37,21 @@ def run_one(arguments: argparse.Namespace) -> None:
     import ray
     import torch
 
-    from rllib_om2p.envs.rollout import evaluate_policy
+    from rllib_om2p.envs.worlds import evaluate_team
     from rllib_om2p.evaluation.provenance import provenance
 
     torch.set_num_threads(1)
     ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
-    num_updates = arguments.updates or mpe.NUM_UPDATES[arguments.quality]
-    config = mpe.METHODS[arguments.method](arguments.quality, num_updates)
+    quality = Path(arguments.dataset).name
+    env = OfflineDataset.open(arguments.dataset).spec.env
+    suite = om2p.suite(env)
+    setting = suite.SETTINGS[env][quality]
+    if arguments.updates:
+        setting = setting._replace(num_updates=arguments.updates)
+    config = suite.METHODS[arguments.method](setting)
     overrides = json.loads(arguments.overrides)
     config.training(**overrides)
-    config.offline_data(input_=str(Path(arguments.data) / arguments.quality))
+    config.offline_data(input_=arguments.dataset)
     config.debugging(seed=arguments.seed)
     algo = config.build_algo()
     spec = algo.config.dataset_spec
@@ -54,10 +60,10 @@ def run_one(arguments: argparse.Namespace) -> None:
     def score(num_episodes: int, first_seed: int) -> list[float]:
         policy = JointPolicy(modules, seed=first_seed)
         seeds = range(first_seed, first_seed + num_episodes)
-        return [float(r) for r in evaluate_policy(spec.env, policy.stacked, seeds)]
+        return [float(r) for r in evaluate_team(env, policy, seeds, **spec.env_kwargs)]
 
     curve, metrics, train_seconds = [], [], 0.0
-    for iteration in range(num_updates // config.num_updates_per_iteration):
+    for iteration in range(setting.num_updates // config.num_updates_per_iteration):
         start = time.perf_counter()
         result = algo.train()
         train_seconds += time.perf_counter() - start
@@ -77,7 +83,7 @@ def run_one(arguments: argparse.Namespace) -> None:
     dataset = algo.offline_data.dataset
     record = {
         "method": arguments.method,
-        "quality": arguments.quality,
+        "quality": quality,
         "env": spec.env,
         "dataset_id": spec.dataset_id,
         "dataset_return": dataset.statistics().team_return.mean,
@@ -85,7 +91,7 @@ def run_one(arguments: argparse.Namespace) -> None:
         "action_rmse": action_rmse(dataset, JointPolicy(modules, seed=0)),
         "references": spec.references,
         "seed": arguments.seed,
-        "updates": num_updates,
+        "updates": setting.num_updates,
         "overrides": overrides,
         "hyperparameters": {
             name: getattr(config, name)
@@ -95,7 +101,7 @@ def run_one(arguments: argparse.Namespace) -> None:
         "returns": returns,
         "curve": curve,
         "metrics": metrics,
-        "updates_per_second": num_updates / train_seconds,
+        "updates_per_second": setting.num_updates / train_seconds,
         "provenance": provenance(),
     }  # fmt: skip
     algo.stop()
@@ -119,9 +125,9 @@ def behaviour(arguments: argparse.Namespace) -> None:
     from rllib_om2p.behaviour.rollout import reroll
     from rllib_om2p.evaluation.provenance import provenance
 
-    for card in sorted(Path(arguments.data).glob("*/dataset_card.json")):
-        dataset = OfflineDataset.open(str(card.parent))
-        spec, quality = dataset.spec, card.parent.name
+    for folder in data_sets(arguments.data, arguments.qualities):
+        dataset = OfflineDataset.open(str(folder))
+        spec, quality = dataset.spec, folder.name
         if spec.quality == "medium-replay":
             continue  # no single policy made it
         fraction = {"expert_fraction": spec.mixture["expert"]} if spec.mixture else {}
@@ -139,8 +145,21 @@ def behaviour(arguments: argparse.Namespace) -> None:
                 "returns": [float(value) for value in returns],
                 "provenance": provenance(),
             }
-            write(Path(arguments.out) / f"simple_spread-{quality}-behaviour-{seed}.json", record)
+            write(Path(arguments.out) / result_name(folder, "behaviour", seed), record)
             print(f"{quality} behaviour {seed}: {returns.mean():.1f}", flush=True)
+
+
+def data_sets(root: str, qualities: Sequence[str] | None) -> list[Path]:
+    """Return the folders of the data sets under a folder, those of the given names if any."""
+    folders = sorted(card.parent for card in Path(root).rglob("dataset_card.json"))
+    return [folder for folder in folders if qualities is None or folder.name in qualities]
+
+
+def result_name(folder: Path, method: str, seed: int) -> str:
+    """Return the file name of a run's result."""
+    env = OfflineDataset.open(str(folder)).spec.env
+    assert env is not None
+    return f"{env.split('/')[-1]}-{folder.name}-{method}-{seed}.json"
 
 
 def write(target: Path, record: dict[str, Any]) -> None:
@@ -153,20 +172,21 @@ def write(target: Path, record: dict[str, Any]) -> None:
 
 def train(arguments: argparse.Namespace) -> int:
     """Run all cells that have no result yet, one process per core; return the failures."""
-    cells = list(itertools.product(arguments.seeds, arguments.qualities, arguments.methods))
+    folders = data_sets(arguments.data, arguments.qualities)
+    cells = list(itertools.product(arguments.seeds, folders, arguments.methods))
     environment = dict(os.environ, OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
 
-    def start(cell: tuple[int, str, str]) -> bool:
-        seed, quality, method = cell
-        out = Path(arguments.out) / f"simple_spread-{quality}-{method}-{seed}.json"
+    def start(cell: tuple[int, Path, str]) -> bool:
+        seed, folder, method = cell
+        out = Path(arguments.out) / result_name(folder, method, seed)
         if out.exists():
             return True
-        command = [sys.executable, "-m", "tuned_configs.compare", "one", "--data", arguments.data]
-        command += ["--quality", quality, "--method", method, "--seed", str(seed)]
-        command += ["--episodes", str(arguments.episodes), "--out", str(out)]
+        command = [sys.executable, "-m", "tuned_configs.compare", "one", "--dataset", str(folder)]
+        command += ["--method", method, "--seed", str(seed), "--out", str(out)]
         command += ["--overrides", arguments.overrides]
-        if arguments.updates:
-            command += ["--updates", str(arguments.updates)]
+        for name in ("updates", "episodes", "curve_episodes"):
+            if getattr(arguments, name) is not None:
+                command += [f"--{name.replace('_', '-')}", str(getattr(arguments, name))]
         begin = time.perf_counter()
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         seconds = time.perf_counter() - begin
@@ -187,23 +207,24 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     for name in ("one", "train"):
         command = commands.add_parser(name)
-        command.add_argument("--data", required=True)
-        command.add_argument("--updates", type=int, help="in place of those of om2p/mpe.py")
+        command.add_argument("--updates", type=int, help="in place of those of the suite")
         command.add_argument("--episodes", type=int, default=500)
         command.add_argument("--curve-episodes", type=int, default=100)
         command.add_argument("--overrides", default="{}", help="JSON for .training(...)")
     one, many = commands.choices["one"], commands.choices["train"]
-    one.add_argument("--quality", required=True)
+    one.add_argument("--dataset", required=True, help="its folder")
     one.add_argument("--method", required=True)
     one.add_argument("--seed", type=int, required=True)
     one.add_argument("--out", required=True)
-    many.add_argument("--qualities", nargs="+", default=None)
+    many.add_argument("--data", required=True, help="folder of the data sets")
+    many.add_argument("--qualities", nargs="+", help="folders' names; all if left out")
     many.add_argument("--methods", nargs="+", default=["bc", "om2p", "om2p-vdn"])
     many.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     many.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     many.add_argument("--out", default=str(RESULTS))
     roll = commands.add_parser("behaviour")
-    roll.add_argument("--data", required=True)
+    roll.add_argument("--data", required=True, help="folder of the data sets")
+    roll.add_argument("--qualities", nargs="+", help="folders' names; all if left out")
     roll.add_argument("--episodes", type=int, default=500)
     roll.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     roll.add_argument("--out", default=str(RESULTS))
@@ -213,9 +234,6 @@ def main() -> int:
         run_one(arguments)
         return 0
     if arguments.command == "train":
-        if arguments.qualities is None:
-            cards = Path(arguments.data).glob("*/dataset_card.json")
-            arguments.qualities = sorted(card.parent.name for card in cards)
         return train(arguments)
     if arguments.command == "behaviour":
         behaviour(arguments)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,9 @@ from rllib_om2p.evaluation.report import Result, results_table
 from rllib_om2p.evaluation.scores import References
 from tuned_configs import markers
 
-BEGIN = markers.begin("tuned_configs.compare render")
+Cells = dict[tuple[str, str], list[dict[str, Any]]]
+"""Records by (quality, method), ordered by seed."""
+
 ORDER = ("data", "behaviour", "bc", "om2p", "om2p-vdn")
 TITLES = {
     "data": "data",
@@ -27,7 +28,8 @@ TITLES = {
     "om2p-vdn": "OM2P, VDN critic (ours)",
 }
 QUALITIES = ("medium-replay", "medium", "medium-expert", "medium-expert-50", "expert")
-# Ratios of means that a prototype reached: (method, quality) -> {baseline: ratio}.
+# Ratios of means that a prototype reached on simple_spread: (method, quality) -> {baseline: ratio}.
+FLOORS_ENV = "mpe/simple_spread"
 FLOORS = {
     ("om2p", "medium-expert"): {"data": 1.10, "bc": 1.15},
     ("om2p", "medium-replay"): {"data": 1.15, "bc": 1.15},
@@ -40,18 +42,20 @@ FLOORS = {
 }
 
 
-def load(folder: Path) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    """Return the records by (quality, method), ordered by seed."""
-    cells = defaultdict(list)
-    for file in sorted(folder.glob("simple_spread-*.json")):
+def load(folder: Path) -> dict[str, Cells]:
+    """Return each environment's records."""
+    found: dict[str, Cells] = {}
+    for file in sorted(folder.glob("*-*-*.json")):
         record = json.loads(file.read_text())
-        cells[record["quality"], record["method"]].append(record)
-    for records in cells.values():
-        records.sort(key=lambda record: record["seed"])
-    return dict(cells)
+        cells = found.setdefault(record["env"], {})
+        cells.setdefault((record["quality"], record["method"]), []).append(record)
+    for cells in found.values():
+        for records in cells.values():
+            records.sort(key=lambda record: record["seed"])
+    return found
 
 
-def results(cells: dict[tuple[str, str], list[dict[str, Any]]]) -> list[Result]:
+def results(cells: Cells) -> list[Result]:
     """Return one row per quality and method, with the data's own mean first."""
     rows = []
     for quality in QUALITIES:
@@ -87,15 +91,16 @@ def floors(rows: Sequence[Result]) -> str:
     return "\n".join(lines)
 
 
-def distances(cells: dict[tuple[str, str], list[dict[str, Any]]]) -> str:
+def distances(cells: Cells) -> str:
     """Return how far the policies' actions are from the data's, as a Markdown table."""
+    methods = [m for m in ORDER[2:] if any(method == m for _, method in cells)]
     lines = [
-        "| data set | " + " | ".join(TITLES[m] for m in ORDER[2:]) + " |",
-        "|---|---:|---:|---:|",
+        "| data set | " + " | ".join(TITLES[m] for m in methods) + " |",
+        "|---|" + "---:|" * len(methods),
     ]
     for quality in QUALITIES:
         row = []
-        for method in ORDER[2:]:
+        for method in methods:
             records = cells.get((quality, method), [])
             row.append(f"{np.mean([r['action_rmse'] for r in records]):.3f}" if records else "")
         if any(row):
@@ -106,7 +111,7 @@ def distances(cells: dict[tuple[str, str], list[dict[str, Any]]]) -> str:
     )
 
 
-def made_with(cells: dict[tuple[str, str], list[dict[str, Any]]]) -> str:
+def made_with(cells: Cells) -> str:
     """Return who made the numbers: commits, machines, dates, seeds, speed."""
     records = [r for (_, method), found in cells.items() for r in found if method in ORDER[2:]]
     facts = [r["provenance"] for r in records]
@@ -122,19 +127,27 @@ def made_with(cells: dict[tuple[str, str], list[dict[str, Any]]]) -> str:
 
 
 def render(folder: Path) -> None:
-    """Put the tables into RESULTS.md and one learning-curve picture per quality beside the JSON.
+    """Put the tables into RESULTS.md and one learning-curve picture per data set beside the JSON.
 
-    Only what stands between the two marks is replaced; the words are a person's.
+    Only what stands between an environment's two marks is replaced; the words are a person's.
     """
-    cells = load(folder)
-    if not cells:
+    found = load(folder)
+    if not found:
         sys.exit(f"no results in {folder}; run the `train` command first.")
-    rows = results(cells)
-    references = References.from_mapping(next(iter(cells.values()))[0]["references"])
-    table = results_table(rows, references=references, baseline="data")
-    print(table.text())
-    parts = [table.markdown(), floors(rows), distances(cells), made_with(cells)]
-    markers.replace_between(folder.parent / "RESULTS.md", BEGIN, "\n\n".join(parts))
+    for env, cells in found.items():
+        references = References.from_mapping(next(iter(cells.values()))[0]["references"])
+        rows = results(cells)
+        table = results_table(rows, references=references, baseline="data")
+        print(f"{env}\n{table.text()}")
+        parts = [table.markdown(), distances(cells), made_with(cells)]
+        if env == FLOORS_ENV:
+            parts.insert(1, floors(rows))
+        mark = markers.begin(f"tuned_configs.compare render, {env}")
+        markers.replace_between(folder.parent / "RESULTS.md", mark, "\n\n".join(parts))
+        _draw_curves(folder, env.split("/")[-1], cells, references)
+
+
+def _draw_curves(folder: Path, task: str, cells: Cells, references: References | None) -> None:
     for quality in QUALITIES:
         methods = [m for m in ORDER[2:] if (quality, m) in cells]
         if not methods:
@@ -145,9 +158,9 @@ def render(folder: Path) -> None:
             for record in cells[quality, method]
         ]
         save_learning_curve(
-            folder / f"simple_spread-{quality}.png",
+            folder / f"{task}-{quality}.png",
             curves,
-            title=f"simple_spread, {quality}",
+            title=f"{task}, {quality}",
             lines={"data": cells[quality, methods[0]][0]["dataset_return"]},
             references=references,
         )

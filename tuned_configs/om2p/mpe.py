@@ -6,42 +6,41 @@ Every method shares `cpu`; a method adds its critic, and eta by quality as the p
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from rllib_om2p import OM2PConfig
-
-# Enough for the curves of behaviour cloning to level off; expert data takes twice as long.
-NUM_UPDATES: Mapping[str, int] = {
-    "medium-replay": 6000,
-    "medium": 6000,
-    "medium-expert": 6000,
-    "medium-expert-50": 6000,
-    "expert": 12_000,
-}
-
-TAU = 0.01
 
 # Beta(1/2, 1): flow times that keep long jumps, r near 0 and t near 1, in every batch. With uniform
 # times the value alone decides the one jump that acts, and the policy leaves the data (RESULTS.md).
 XI = (-0.5, 0.0, 0.0, 0.0)
 
-# Weight of the value by quality of the data, chosen with seed 100 and start states that the
-# comparison does not use.
-ETA_OWN: Mapping[str, float] = {
-    "medium-replay": 0.3,
-    "medium": 0.3,
-    "medium-expert": 0.2,
-    "medium-expert-50": 0.2,
-    "expert": 0.1,
+
+class Setting(NamedTuple):
+    """What differs between data sets.
+
+    Attributes:
+        eta: Weight of the value with each agent's own critic.
+        eta_vdn: The same with the team's critic.
+        tau_vdn: Target rate of the team's critic; the slower one bears a larger eta.
+        num_updates: Enough for behaviour cloning to level off; expert data take twice as long.
+    """
+
+    eta: float
+    eta_vdn: float
+    tau_vdn: float = 0.01
+    num_updates: int = 6000
+
+
+# Chosen with seed 100 and start states that the comparison does not use.
+SETTINGS: Mapping[str, Mapping[str, Setting]] = {
+    "mpe/simple_spread": {
+        "medium-replay": Setting(eta=0.3, eta_vdn=1.0),
+        "medium": Setting(eta=0.3, eta_vdn=1.0, tau_vdn=0.005),
+        "medium-expert": Setting(eta=0.2, eta_vdn=0.5),
+        "medium-expert-50": Setting(eta=0.2, eta_vdn=0.5),
+        "expert": Setting(eta=0.1, eta_vdn=0.1, tau_vdn=0.005, num_updates=12_000),
+    },
 }
-ETA_VDN: Mapping[str, float] = {
-    "medium-replay": 1.0,
-    "medium": 1.0,
-    "medium-expert": 0.5,
-    "medium-expert-50": 0.5,
-    "expert": 0.1,
-}
-# A slower target lets the policy bear a larger eta on these; TAU elsewhere.
-TAU_VDN: Mapping[str, float] = {"medium": 0.005, "expert": 0.005}
 
 
 def cpu(num_updates: int) -> OM2PConfig:
@@ -52,26 +51,25 @@ def cpu(num_updates: int) -> OM2PConfig:
         lr=[[0, 1e-3], [num_updates, 1e-5]],
         xi=XI,
         gamma=0.95,
-        tau=TAU,
+        tau=0.01,
         num_updates_per_iteration=1000,
     )
 
 
-def bc(quality: str, num_updates: int | None = None) -> OM2PConfig:
+def bc(setting: Setting) -> OM2PConfig:
     """Return one-step mean-flow behaviour cloning: OM2P without the value."""
-    return cpu(num_updates or NUM_UPDATES[quality]).training(eta=0.0)
+    return cpu(setting.num_updates).training(eta=0.0)
 
 
-def om2p(quality: str, num_updates: int | None = None) -> OM2PConfig:
+def om2p(setting: Setting) -> OM2PConfig:
     """Return OM2P in the paper's form, with each agent's own critic."""
-    return cpu(num_updates or NUM_UPDATES[quality]).training(eta=ETA_OWN[quality])
+    return cpu(setting.num_updates).training(eta=setting.eta)
 
 
-def om2p_vdn(quality: str, num_updates: int | None = None) -> OM2PConfig:
+def om2p_vdn(setting: Setting) -> OM2PConfig:
     """Return OM2P with the team's critic, an option of ours."""
-    return cpu(num_updates or NUM_UPDATES[quality]).training(
-        eta=ETA_VDN[quality], critic="vdn", tau=TAU_VDN.get(quality, TAU)
-    )
+    config = cpu(setting.num_updates)
+    return config.training(eta=setting.eta_vdn, critic="vdn", tau=setting.tau_vdn)
 
 
 METHODS = {"bc": bc, "om2p": om2p, "om2p-vdn": om2p_vdn}

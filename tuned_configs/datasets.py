@@ -77,7 +77,7 @@ def build(
     make_dataset(env, quality, out=out, progress=progress, **settings)
     seconds = {
         "wall": round(time.perf_counter() - start, 1),
-        "cpu of this process": round(_cpu_seconds() - cpu, 1),
+        "cpu": round(_cpu_seconds() - cpu, 1),
     }
     dataset = OfflineDataset.open(str(out))
     found = audit(dataset)

@@ -112,7 +112,7 @@ def save_return_histogram(
     title: str = "",
     x_label: str = "team return per episode",
 ) -> None:
-    """Draw how often which return occurs as a small PNG (about 15 kB).
+    """Draw how often which return occurs as a small PNG (about 20 kB).
 
     Args:
         path: Where to write it.

@@ -1,4 +1,4 @@
-"""The command rllib-om2p: make-dataset, import, audit, train, evaluate; glue between their parts.
+"""The command rllib-om2p: make-dataset, make-behaviour, import, audit, train, evaluate; only glue.
 
 Heavy imports stand inside the commands, so that --help answers at once. Mistakes of the user end
 with one message and status 2, without a traceback.
@@ -77,13 +77,39 @@ def _parser() -> argparse.ArgumentParser:
     make.add_argument(
         "quality", metavar="QUALITY", help="random, medium-replay, medium, medium-expert or expert"
     )
-    make.add_argument("--steps", type=int, help="joint steps (100,000; medium-replay: 97,500)")
+    make.add_argument(
+        "--steps", type=int, help="joint steps (100,000; medium-replay: as in the papers)"
+    )
     make.add_argument("--out", required=True, metavar="DIR", help="where to write it")
     make.add_argument("--seed", type=int, default=0, help="of start states and noise (0)")
     make.add_argument(
-        "--expert-fraction", type=float, help="part of the expert in medium-expert (0.1)"
+        "--expert-fraction",
+        type=float,
+        help="part of the expert in medium-expert (mpe: 0.1, mamujoco: 0.5)",
+    )
+    make.add_argument("--policies", metavar="DIR", help="where make-behaviour wrote (our own)")
+    make.add_argument(
+        "--observations", help="what a robot's agents see: local or full (as in the papers)"
+    )
+    make.add_argument(
+        "--workers",
+        type=int,
+        default=0,
+        metavar="N",
+        help="Ray tasks that play a robot's episodes; 0: in this process (0)",
     )
     make.add_argument("--overwrite", action="store_true", help="replace a dataset that is there")
+
+    behave = command("make-behaviour", _make_behaviour, "Train behaviour policies.")
+    behave.add_argument("env", metavar="ENV", help="such as mamujoco/3x1-Hopper")
+    behave.add_argument("--out", required=True, metavar="DIR", help="where to write them")
+    behave.add_argument("--seed", type=int, default=0, help="of everything (0)")
+    behave.add_argument(
+        "--minutes",
+        type=float,
+        metavar="M",
+        help="mamujoco: stop after M minutes; the same command goes on from there",
+    )
 
     _add_import(command("import", _import, "Bring a public dataset into this package's files."))
 
@@ -150,15 +176,33 @@ def _make_dataset(options: argparse.Namespace) -> None:
         steps=options.steps,
         out=options.out,
         seed=options.seed,
+        expert_fraction=fraction,
+        policy_folder=options.policies,
+        observations=options.observations,
+        workers=options.workers,
         overwrite=options.overwrite,
         progress=lambda line: print(line, flush=True),
-        **({} if fraction is None else {"expert_fraction": fraction}),
     )
     from rllib_om2p.data.reader import OfflineDataset
 
     summary = OfflineDataset.open(str(out)).statistics().team_return
     print(f"{out}: team return {summary.mean:.1f} on average, {summary.std:.1f} deviation")
     print(f"next: rllib-om2p audit {out}, or rllib-om2p train {out} --out runs/NAME")
+
+
+def _make_behaviour(options: argparse.Namespace) -> None:
+    from rllib_om2p.behaviour import make_behaviour
+
+    files = make_behaviour(
+        options.env,
+        options.out,
+        seed=options.seed,
+        minutes=options.minutes,
+        progress=lambda line: print(line, flush=True),
+    )
+    for quality, file in files.items():
+        print(f"{quality}: {file}")
+    print(f"next: rllib-om2p make-dataset {options.env} medium --policies {options.out} --out DIR")
 
 
 def _add_import(parser: argparse.ArgumentParser) -> None:

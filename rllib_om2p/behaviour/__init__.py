@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
+from rllib_om2p.behaviour.making import make_behaviour
 from rllib_om2p.behaviour.rollout import QUALITIES, make_dataset, reroll
-from rllib_om2p.behaviour.training import make_behaviour
 
 __all__ = ["QUALITIES", "make_behaviour", "make_dataset", "reroll"]

@@ -20,6 +20,8 @@ class MASACRecipe:
         total_steps: Training ends here at the latest; it ends earlier once every target is reached.
         buffer_steps: Capacity of the replay buffer; when a target is reached it IS that quality's
             replay dataset.
+        replay_steps: Joint steps of the medium-replay dataset when none are asked for.
+        random_length: Mean length of an episode under uniformly random actions.
         num_worlds: Worlds stepped together; one update follows each of their steps.
         uniform_steps: Uniformly random actions at first.
         check_every: Steps between evaluations.
@@ -40,6 +42,8 @@ class MASACRecipe:
     actors_see: Literal["own", "state"] = "state"
     total_steps: int = 4_000_000
     buffer_steps: int = 1_000_000
+    replay_steps: int = 100_000
+    random_length: float = 1_000.0
     num_worlds: int = 8
     uniform_steps: int = 10_000
     check_every: int = 8_000
@@ -60,14 +64,28 @@ MASAC_RECIPES: Mapping[str, MASACRecipe] = {
     "mamujoco/2x3-HalfCheetah": MASACRecipe(
         targets={"medium": 1569.0, "expert": 3339.0},
         actors_see="own",
+        replay_steps=460_000,
         # Slow in steps, quick in updates: the papers' replay has 460,000 steps below medium.
         num_worlds=32,
         check_every=32_000,
         total_steps=8_000_000,
     ),
     "mamujoco/6x1-HalfCheetah": MASACRecipe(targets={"medium": 1426.0, "expert": 2785.0}),
-    "mamujoco/3x1-Hopper": MASACRecipe(targets={"medium": 724.0, "expert": 2452.0}),
+    "mamujoco/3x1-Hopper": MASACRecipe(
+        targets={"medium": 724.0, "expert": 2452.0}, random_length=22.0
+    ),
     "mamujoco/2x4-Ant": MASACRecipe(
         targets={"medium": 1419.0, "expert": 2055.0}, num_worlds=4, buffer_steps=600_000
     ),
 }
+
+
+def masac_recipe(env: str) -> MASACRecipe:
+    """Return a robot's recipe.
+
+    Raises:
+        ValueError: There is none.
+    """
+    if env not in MASAC_RECIPES:
+        raise ValueError(f"No MASAC recipe for {env!r}; there is one for {[*MASAC_RECIPES]}.")
+    return MASAC_RECIPES[env]

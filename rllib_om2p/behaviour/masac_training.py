@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from rllib_om2p.behaviour.masac import MASAC
 from rllib_om2p.behaviour.masac_networks import StateActFn, TanhGaussianTeam, stochastic
-from rllib_om2p.behaviour.masac_recipes import MASAC_RECIPES, MASACRecipe
+from rllib_om2p.behaviour.masac_recipes import MASACRecipe, masac_recipe
 from rllib_om2p.behaviour.masac_replay import StreamBuffer
 from rllib_om2p.behaviour.policies import Policy
 from rllib_om2p.envs.mamujoco import ROBOTS
@@ -66,7 +66,7 @@ class MASACTraining:
 
     def __init__(self, env: str, *, seed: int, settings: MASACRecipe | None = None) -> None:
         self.env, self.seed = env, seed
-        self.settings = settings = settings or MASAC_RECIPES[env]
+        self.settings = settings = settings or masac_recipe(env)
         task = env.partition("/")[2]
         seeds = np.random.SeedSequence(seed).generate_state(4)
         self._starts, self._noise, self._batches = (np.random.default_rng(s) for s in seeds[:3])
@@ -267,6 +267,13 @@ class MASACTraining:
 
 def _differences(own: Mapping[str, Any], saved: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     # A longer run, or another choice among its policies, does not change the steps made so far.
-    free = {"total_steps", "targets", "tolerance", "keep_episodes"}
+    free = {
+        "total_steps",
+        "targets",
+        "tolerance",
+        "keep_episodes",
+        "replay_steps",
+        "random_length",
+    }
     keys = (own.keys() | saved.keys()) - free
     return {k: (own.get(k), saved.get(k)) for k in sorted(keys) if own.get(k) != saved.get(k)}

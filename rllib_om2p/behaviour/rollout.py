@@ -1,65 +1,76 @@
-"""Datasets from behaviour policies: who acts in which episode, and what the card says of it.
+"""Datasets from behaviour policies, by one call for every environment; must not know RLlib.
 
-Knows the simulator, the policies and the writer; must not know RLlib. Axes: (episodes, steps,
-agents, features).
+The particle tasks are rolled out by the vectorised simulator (`rollout_particles`), the robots in
+blocks over any number of processes (`rollout_robots`).
 """
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
-import os
-from collections.abc import Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from numpy.typing import NDArray
 
-from rllib_om2p.behaviour import policies, training
-from rllib_om2p.behaviour.policies import Policy
+from rllib_om2p.behaviour import rollout_particles
+from rllib_om2p.behaviour.components import (
+    QUALITIES,
+    Component,
+    Source,
+    check_quality,
+    find_components,
+)
+from rllib_om2p.behaviour.masac_recipes import MASAC_RECIPES, MASACRecipe
 from rllib_om2p.behaviour.recipes import REPLAY_STEPS, MATD3Recipe
-from rllib_om2p.behaviour.training import Progress, Replay
-from rllib_om2p.data.schema import CARD_NAME, AgentSpec, DataError, DatasetSpec
+from rllib_om2p.behaviour.rollout_particles import Prey
+from rllib_om2p.behaviour.training import Progress
+from rllib_om2p.data.schema import CARD_NAME, DataError
 from rllib_om2p.data.writer import DatasetWriter
 from rllib_om2p.envs import registry
-from rllib_om2p.envs.prey import PreySource, describe_prey, load_prey
-from rllib_om2p.envs.rollout import ActFn, Episodes, evaluate_policy, rollout
+from rllib_om2p.envs.prey import PreySource, load_prey
+
+__all__ = ["QUALITIES", "default_expert_fraction", "default_steps", "make_dataset", "reroll"]
 
 logger = logging.getLogger(__name__)
 
-Prey = str | os.PathLike[str] | None
-"""File of a prey; None for the project's own."""
+_TRAINING_NAME = ".training"
 
-QUALITIES = ("random", "medium-replay", "medium", "medium-expert", "expert")
-
-EXPERT_FRACTION = 0.1
-"""Fraction of expert transitions in medium-expert: that of the papers' released code."""
-
-# Worlds stepped together; part of the recipe, since the noise is drawn per step of all worlds.
-_WORLDS = 1_000
-
-_PACKAGES = ("rllib-om2p", "numpy", "torch", "mpe2", "pettingzoo", "gymnasium")
+# A robot's dataset is made in minutes to hours and goes on after the last whole file.
+_ROBOT_ROWS_PER_FILE = 200_000
 
 
-class Component(NamedTuple):
-    """One policy of a behaviour and its share of the episodes; no policy means uniform actions."""
+class _Request(NamedTuple):
+    """The arguments of `make_dataset`, defaults filled in."""
 
+    env: str
     quality: str
-    fraction: float
-    policy: Policy | None
-
-
-class _Source(NamedTuple):
-    """What a dataset says about itself, and its episodes with the component that acted in each."""
-
-    spec: DatasetSpec
-    parts: Iterator[tuple[Episodes, NDArray[Any]]]
+    steps: int
+    out: Path
+    seed: int
+    expert_fraction: float
+    policy_folder: str | Path | None
+    settings: Any
+    prey: Prey
+    observations: str | None
+    workers: int
+    progress: Progress
 
 
 def default_steps(env: str, quality: str) -> int:
     """Return the joint steps of a dataset when none are asked for."""
-    return REPLAY_STEPS.get(env, 100_000) if quality == "medium-replay" else 100_000
+    if quality != "medium-replay":
+        return 100_000
+    return MASAC_RECIPES[env].replay_steps if env in MASAC_RECIPES else REPLAY_STEPS[env]
+
+
+def default_expert_fraction(env: str) -> float:
+    """Return the fraction of expert transitions in medium-expert when none is asked for.
+
+    For particles that of the papers' released code, for robots that of OMIGA's datasets.
+    """
+    return 0.5 if env in MASAC_RECIPES else 0.1
 
 
 def make_dataset(
@@ -69,27 +80,36 @@ def make_dataset(
     out: str | Path,
     steps: int | None = None,
     seed: int = 0,
-    expert_fraction: float = EXPERT_FRACTION,
+    expert_fraction: float | None = None,
     policy_folder: str | Path | None = None,
-    settings: MATD3Recipe | None = None,
+    settings: MATD3Recipe | MASACRecipe | None = None,
     prey: Prey = None,
+    observations: str | None = None,
+    workers: int = 0,
     overwrite: bool = False,
     progress: Progress = logger.info,
 ) -> Path:
     """Write a dataset of whole episodes; the same arguments give the same bytes on one machine.
+
+    A robot's dataset that was interrupted goes on where it stopped when the call is repeated.
 
     Args:
         env: A name with behaviour policies.
         quality: One of `QUALITIES`. "medium-replay" trains a model-free run up to medium level and
             writes the newest episodes of its replay buffer; the others roll policies out.
         out: Folder of the dataset.
-        steps: Joint steps, a multiple of the environment's time limit; by default 100,000, and
-            for medium-replay the length of the papers' set.
+        steps: Joint steps, a multiple of the environment's time limit; where episodes can end
+            early, about that many. By default 100,000, and for medium-replay the length of the
+            papers' set, for robots that whose mean return is near the papers'.
         seed: Of start states and noise; for medium-replay of the whole training run.
-        expert_fraction: Fraction of expert transitions in medium-expert.
+        expert_fraction: Fraction of expert transitions in medium-expert; by default 0.1 for
+            particles and 0.5 for robots, as in the papers' data.
         policy_folder: Where `make_behaviour` wrote; the project's own policies if None.
         settings: Recipe of medium-replay's run in place of the environment's.
         prey: File of the prey; the project's own if None. The card names it.
+        observations: What robots' agents see, "local" or "full"; as in the papers if None.
+        workers: Ray tasks that play a robot's episodes; 0 plays in this process. It does not
+            change the data.
         overwrite: Replace a dataset that is already there.
         progress: Receives a line now and then.
 
@@ -98,34 +118,43 @@ def make_dataset(
 
     Raises:
         ValueError: Unknown environment or quality, steps that are no whole episodes or more than
-            the replay buffer holds, or a fraction outside (0, 1).
+            the replay buffer holds, a fraction outside (0, 1), or a setting that the environment
+            does not have.
     """
+    out = Path(out)
+    _check_settings(env, quality, prey=prey, observations=observations, workers=workers)
     steps = default_steps(env, quality) if steps is None else steps
-    num_episodes = _count_episodes(env, steps)
-    if (Path(out) / CARD_NAME).exists() and not overwrite:
+    _check_steps(env, steps)
+    if (out / CARD_NAME).exists() and not overwrite:
         # The writer says the same, but only after a minute of training.
         raise DataError(f"{out} already holds a dataset; choose another or pass overwrite=True.")
-    if quality == "medium-replay":
-        replay = training.replay_of(
-            env,
-            "medium",
-            num_steps=steps,
-            seed=seed,
-            settings=settings,
-            prey=prey,
-            progress=progress,
-        )
-        source = _replay_source(env, replay, num_episodes, seed, prey)
-    else:
-        components = _components(env, quality, expert_fraction, policy_folder)
-        source = _rollout_source(env, quality, components, num_episodes, seed, prey)
-    length, done = steps // num_episodes, 0
-    with DatasetWriter(out, source.spec, overwrite=overwrite) as writer:
-        for episodes, behaviour_ids in source.parts:
-            _write(writer, episodes, behaviour_ids)
-            done += len(episodes.rewards)
-            progress(f"{env} {quality}: {done * length} of {steps} joint steps")
-    return Path(out)
+    request = _Request(
+        env,
+        quality,
+        steps,
+        out,
+        seed,
+        default_expert_fraction(env) if expert_fraction is None else expert_fraction,
+        policy_folder,
+        settings,
+        prey,
+        observations,
+        workers,
+        progress,
+    )
+    is_robot = env in MASAC_RECIPES
+    source = _robot_source(request) if is_robot else _particle_source(request)
+    sizes = {"rows_per_file": _ROBOT_ROWS_PER_FILE} if is_robot else {}
+    with DatasetWriter(out, source.spec, overwrite=overwrite, resume=is_robot, **sizes) as writer:
+        if writer.num_episodes:
+            progress(f"{env} {quality}: going on after {writer.num_episodes} episodes")
+        done = 0
+        for part in source.parts(writer.num_episodes):
+            part.write(writer)
+            done += part.num_steps
+            progress(f"{env} {quality}: {done} of {steps} joint steps")
+    shutil.rmtree(out / _TRAINING_NAME, ignore_errors=True)
+    return out
 
 
 def reroll(
@@ -134,9 +163,11 @@ def reroll(
     seeds: Sequence[int] | NDArray[Any],
     *,
     noise_seed: int = 0,
-    expert_fraction: float = EXPERT_FRACTION,
+    expert_fraction: float | None = None,
     policy_folder: str | Path | None = None,
     prey: PreySource = None,
+    observations: str | None = None,
+    workers: int = 0,
 ) -> NDArray[Any]:
     """Return the behaviour's team returns, (len(seeds),), from the start states of the seeds.
 
@@ -152,176 +183,99 @@ def reroll(
             "medium-replay was made by every policy of a training run, so there is none to roll "
             "out again; compare with the mean return of the dataset."
         )
-    components = _components(env, quality, expert_fraction, policy_folder)
-    generator = np.random.default_rng([noise_seed, 1])
-    ids = _assign(components, len(seeds), generator)
-    with policies.one_torch_thread():
-        return evaluate_policy(
-            env, _act_fn(components, ids, generator), seeds, prey=prey, max_worlds=len(seeds)
+    _check_settings(env, quality, prey=prey, observations=observations, workers=workers)
+    fraction = default_expert_fraction(env) if expert_fraction is None else expert_fraction
+    components = find_components(env, quality, fraction, policy_folder)
+    if env in MASAC_RECIPES:
+        from rllib_om2p.behaviour import rollout_robots
+
+        return rollout_robots.roll_returns(
+            env,
+            components,
+            seeds,
+            noise_seed=noise_seed,
+            env_kwargs=_env_kwargs(observations),
+            workers=workers,
+        )
+    return rollout_particles.roll_returns(env, components, seeds, noise_seed=noise_seed, prey=prey)
+
+
+def _particle_source(request: _Request) -> Source:
+    num_episodes = request.steps // registry.info(request.env).time_limit
+    if request.quality == "medium-replay":
+        return rollout_particles.replay_source(
+            request.env,
+            request.steps,
+            num_episodes,
+            seed=request.seed,
+            settings=request.settings,
+            prey=request.prey,
+            progress=request.progress,
+        )
+    return rollout_particles.rollout_source(
+        request.env,
+        request.quality,
+        _components(request),
+        num_episodes,
+        seed=request.seed,
+        prey=request.prey,
+    )
+
+
+def _robot_source(request: _Request) -> Source:
+    from rllib_om2p.behaviour import rollout_robots  # needs mujoco
+
+    if request.quality == "medium-replay":
+        return rollout_robots.replay_source(
+            request.env,
+            request.steps,
+            folder=request.out / _TRAINING_NAME,
+            seed=request.seed,
+            settings=request.settings,
+            env_kwargs=_env_kwargs(request.observations),
+            progress=request.progress,
+        )
+    return rollout_robots.rollout_source(
+        request.env,
+        request.quality,
+        _components(request),
+        request.steps,
+        seed=request.seed,
+        env_kwargs=_env_kwargs(request.observations),
+        workers=request.workers,
+    )
+
+
+def _components(request: _Request) -> tuple[Component, ...]:
+    return find_components(
+        request.env, request.quality, request.expert_fraction, request.policy_folder
+    )
+
+
+def _env_kwargs(observations: str | None) -> dict[str, Any]:
+    return {} if observations is None else {"observations": observations}
+
+
+def _check_settings(
+    env: str, quality: str, *, prey: PreySource, observations: str | None, workers: int
+) -> None:
+    registry.info(env, observations=observations)
+    check_quality(quality)
+    load_prey(env, prey)
+    if workers < 0:
+        raise ValueError(f"workers must be at least 0, got {workers}.")
+    if workers and env not in MASAC_RECIPES:
+        raise ValueError(
+            f"{env} is stepped by the vectorised simulator in this process, got workers={workers}; "
+            "leave it out."
         )
 
 
-def _components(
-    env: str, quality: str, expert_fraction: float, folder: str | Path | None
-) -> tuple[Component, ...]:
-    registry.info(env)
-    if quality not in QUALITIES:
-        raise ValueError(f"quality must be one of {QUALITIES}, got {quality!r}.")
-    if quality == "random":
-        return (Component("random", 1.0, None),)
-    shares = {quality: 1.0}
-    if quality == "medium-expert":
-        if not 0.0 < expert_fraction < 1.0:
-            raise ValueError(
-                f"expert_fraction must lie between 0 and 1, got {expert_fraction}; use the quality "
-                "medium or expert for one policy alone."
-            )
-        shares = {"medium": 1.0 - expert_fraction, "expert": expert_fraction}
-    return tuple(
-        Component(name, share, policies.load_policy(policies.path(f"{env}/{name}", folder)))
-        for name, share in shares.items()
-    )
-
-
-def _assign(
-    components: Sequence[Component], num_episodes: int, generator: np.random.Generator
-) -> NDArray[Any]:
-    """Return which component acts in each episode: exact shares in a random order."""
-    shares = np.cumsum([component.fraction for component in components])
-    ends = np.round(shares * num_episodes).astype(int)
-    ids = np.searchsorted(ends, np.arange(num_episodes), side="right")
-    return generator.permutation(ids)
-
-
-def _act_fn(
-    components: Sequence[Component], ids: NDArray[Any], generator: np.random.Generator
-) -> ActFn:
-    """Return the policy of worlds in which the component `ids` (N,) act."""
-    acting = [
-        (component.policy.noisy(generator) if component.policy else None, ids == index)
-        for index, component in enumerate(components)
-    ]
-
-    def act(obs: NDArray[Any]) -> NDArray[Any]:
-        actions = np.empty((*obs.shape[:2], 2), np.float32)
-        for policy, mine in acting:
-            if policy is None:
-                actions[mine] = generator.uniform(-1.0, 1.0, actions[mine].shape)
-            elif mine.any():
-                actions[mine] = policy(obs[mine])
-        return actions
-
-    return act
-
-
-def _replay_source(env: str, replay: Replay, num_episodes: int, seed: int, prey: Prey) -> _Source:
-    described = {
-        **_describe(replay.policy),
-        "kind": "newest episodes of the replay buffer of a run up to medium level",
-        "buffer_episodes": len(replay.episodes.rewards),
-    }
-    spec = _spec(env, "medium-replay", {"training": seed}, {"medium-replay": described}, {}, prey)
-    newest = Episodes(*(field[-num_episodes:] for field in replay.episodes))
-    return _Source(spec, iter([(newest, np.zeros(num_episodes, np.int64))]))
-
-
-def _rollout_source(
-    env: str,
-    quality: str,
-    components: Sequence[Component],
-    num_episodes: int,
-    seed: int,
-    prey: Prey,
-) -> _Source:
-    behaviour = {component.quality: _describe(component.policy) for component in components}
-    mixture = {component.quality: component.fraction for component in components}
-    if len(components) == 1:
-        mixture = {}
-    spec = _spec(env, quality, {"rollout": seed}, behaviour, mixture, prey)
-    return _Source(spec, _roll(env, components, num_episodes, seed, prey))
-
-
-def _roll(
-    env: str, components: Sequence[Component], num_episodes: int, seed: int, prey: PreySource
-) -> Iterator[tuple[Episodes, NDArray[Any]]]:
-    """Yield the episodes of a dataset in parts, with the component that acted in each."""
-    generator = np.random.default_rng([seed, 0])
-    ids = _assign(components, num_episodes, generator)
-    starts = generator.integers(2**62, size=num_episodes)
-    for first in range(0, num_episodes, _WORLDS):
-        part = slice(first, first + _WORLDS)
-        with policies.one_torch_thread():
-            act_fn = _act_fn(components, ids[part], generator)
-            episodes = rollout(env, act_fn, seeds=starts[part], prey=prey, max_worlds=_WORLDS)
-        yield episodes, ids[part]
-
-
-def _write(writer: DatasetWriter, episodes: Episodes, behaviour_ids: NDArray[Any]) -> None:
-    names = writer.spec.agent_ids
-    num_episodes, num_steps = episodes.rewards.shape[:2]
-    never = np.zeros((num_episodes, num_steps), bool)
-    writer.write_batch(
-        {name: episodes.obs[:, :, i] for i, name in enumerate(names)},
-        {name: episodes.actions[:, :, i] for i, name in enumerate(names)},
-        {name: episodes.rewards[:, :, i] for i, name in enumerate(names)},
-        dict.fromkeys(names, never),
-        truncated=np.ones(num_episodes, bool),
-        behaviour_id=behaviour_ids if writer.spec.has_behaviour_id else None,
-    )
-
-
-def _spec(
-    env: str,
-    quality: str,
-    seeds: Mapping[str, int],
-    behaviour: Mapping[str, Any],
-    mixture: Mapping[str, float],
-    prey: Prey,
-) -> DatasetSpec:
+def _check_steps(env: str, steps: int) -> None:
     info = registry.info(env)
-    acting_prey = load_prey(env, prey)
-    opponents = {} if acting_prey is None else {"prey": describe_prey(acting_prey)}
-    return DatasetSpec(
-        dataset_id=f"{env}/{quality}",
-        quality=quality,
-        env=env,
-        env_kwargs={} if prey is None else {"prey": os.fspath(prey)},
-        agents=tuple(
-            AgentSpec(a.name, a.obs_dim, a.action_dim, a.action_low, a.action_high)
-            for a in info.agents
-        ),
-        team_return=info.team_return,
-        time_limit=info.time_limit,
-        behaviour={"policies": list(behaviour), **behaviour, **opponents},
-        seeds=dict(seeds),
-        references=dict(info.references),
-        mixture=dict(mixture),
-        package_versions=_package_versions(),
-        has_behaviour_id=bool(mixture),
-    )
-
-
-def _describe(policy: Policy | None) -> dict[str, Any]:
-    if policy is None:
-        return {"algorithm": "uniform random actions"}
-    return {**policy.metadata, "weights_sha256": policies.weights_hash(policy.actor)}
-
-
-def _package_versions() -> dict[str, str]:
-    installed = {}
-    for package in _PACKAGES:
-        try:
-            installed[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            logger.debug("%s is not installed; the card does not name it.", package)
-    return installed
-
-
-def _count_episodes(env: str, steps: int) -> int:
-    length = registry.info(env).time_limit
+    length = 1 if info.can_terminate else info.time_limit
     if steps < length or steps % length:
         raise ValueError(
             f"steps must be whole episodes, a positive multiple of {length}, got {steps}; the "
             f"next one is {-(-max(steps, 1) // length) * length}."
         )
-    return steps // length

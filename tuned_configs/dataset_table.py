@@ -57,15 +57,16 @@ def table(content: Mapping[str, Any]) -> str:
     """Return all sets of a manifest as a Markdown table, with who made them."""
     rows = sorted(content["sets"].values(), key=_order)
     lines = [
-        "| environment | quality | target | reached | off by | joint steps | size | seconds | CPU |",
+        "| environment | quality | target | reached | off by | joint steps | MB | seconds | CPU |",
         "|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for row in rows:
         aim = "" if row["target"] is None else f"{row['target']['mean']:.1f}"
+        seconds = row["seconds"]
         lines.append(
             f"| {row['env']} | {row['quality']} | {aim} | {row['mean']:.1f} | {_off(row)} | "
-            f"{row['transitions']:,} | {row['bytes'] / 1e6:.1f} MB | {row['seconds']['wall']:.0f} | "
-            f"{row['seconds']['cpu']:.0f} |"
+            f"{row['transitions']:,} | {row['bytes'] / 1e6:.1f} | {seconds['wall']:.0f} | "
+            f"{seconds['cpu']:.0f} |"
         )
     facts = [row["provenance"] for row in rows]
     commits = sorted({str(f["commit"])[:7] + (" (dirty)" if f["dirty"] else "") for f in facts})

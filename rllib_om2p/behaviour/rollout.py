@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 _TRAINING_NAME = ".training"
 
 # A robot's dataset is made in minutes to hours and goes on after the last whole file.
-_ROBOT_ROWS_PER_FILE = 200_000
+_ROBOT_SIZES = {"rows_per_file": 200_000}
 
 
 class _Request(NamedTuple):
@@ -144,7 +144,7 @@ def make_dataset(
     )
     is_robot = env in MASAC_RECIPES
     source = _robot_source(request) if is_robot else _particle_source(request)
-    sizes = {"rows_per_file": _ROBOT_ROWS_PER_FILE} if is_robot else {}
+    sizes = _ROBOT_SIZES if is_robot else {}
     with DatasetWriter(out, source.spec, overwrite=overwrite, resume=is_robot, **sizes) as writer:
         if writer.num_episodes:
             progress(f"{env} {quality}: going on after {writer.num_episodes} episodes")

@@ -147,7 +147,7 @@ def train_and_play(job: Job, started: float) -> dict[str, Any]:
     from rllib_om2p.core.console import start_ray
     from rllib_om2p.core.playing import play_checkpoint
     from rllib_om2p.core.run import Iteration, Run
-    from rllib_om2p.envs.rollout import evaluate_policy
+    from rllib_om2p.envs.worlds import evaluate_team
     from tuned_configs.om2p import mpe
 
     quiet()
@@ -165,7 +165,7 @@ def train_and_play(job: Job, started: float) -> dict[str, Any]:
         # The vectorised simulator plays all episodes of a point of the curve at once.
         policy = JointPolicy(modules, seed=CURVE_SEED)
         seeds = range(CURVE_SEED, CURVE_SEED + CURVE_EPISODES)
-        return float(evaluate_policy(ENV, policy.stacked, seeds).mean())
+        return float(evaluate_team(ENV, policy, seeds).mean())
 
     def report(iteration: Iteration) -> None:
         say(

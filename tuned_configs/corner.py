@@ -17,7 +17,7 @@ import torch
 
 from rllib_om2p.core.acting import JointPolicy
 from rllib_om2p.core.learner import OfflineLearner
-from rllib_om2p.envs.rollout import evaluate_policy
+from rllib_om2p.envs.worlds import evaluate_team
 from rllib_om2p.evaluation.provenance import provenance
 from rllib_om2p.ops.mean_flow import conditional_velocity, interpolate, mean_flow_target
 from tuned_configs.om2p import mpe
@@ -76,7 +76,7 @@ def main() -> None:
         modules = {agent: learner.module[agent] for agent in config.dataset_spec.agent_ids}
         policy = JointPolicy(modules, seed=0)
         seeds = range(FIRST_SEED, FIRST_SEED + 300)
-        score = float(evaluate_policy(config.dataset_spec.env, policy.stacked, seeds).mean())
+        score = float(evaluate_team(config.dataset_spec.env, policy, seeds).mean())
         by_jump = errors(learner)
         record["runs"][name] = {"return": score, "jumps": by_jump}
         cells = " | ".join(f"{entry['error']:.2f}" for entry in by_jump.values())

@@ -25,7 +25,7 @@ from rllib_om2p.behaviour.recipes import recipe
 from rllib_om2p.behaviour.training import make_behaviour
 from rllib_om2p.core.acting import JointPolicy
 from rllib_om2p.data.reader import OfflineDataset
-from rllib_om2p.envs.rollout import evaluate_policy
+from rllib_om2p.envs.worlds import evaluate_team
 from rllib_om2p.evaluation.provenance import provenance
 from tuned_configs.om2p import mpe
 
@@ -63,7 +63,7 @@ def score(config: OM2PConfig, data: Path, seed: int) -> float:
     learner.update(num_updates=SETTING.num_updates)
     modules = {agent: learner.module[agent] for agent in config.dataset_spec.agent_ids}
     seeds = range(FIRST_SEED, FIRST_SEED + NUM_EPISODES)
-    return float(evaluate_policy(ENV, JointPolicy(modules, seed=0).stacked, seeds).mean())
+    return float(evaluate_team(ENV, JointPolicy(modules, seed=0), seeds).mean())
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ Knows RLModules and arrays; nothing of environments or learners.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -64,11 +64,3 @@ class JointPolicy:
             chosen = output[Columns.ACTIONS].numpy()
             actions[agent_id] = chosen if tensor.ndim == 2 else chosen[0]
         return actions
-
-    def stacked(
-        self, obs: NDArray[np.floating], agent_ids: Sequence[str] | None = None
-    ) -> NDArray[np.float32]:
-        """Return actions (N, agents, A) for observations (N, agents, O) of equal agents."""
-        names = list(agent_ids or self.modules)
-        actions = self({name: obs[:, index] for index, name in enumerate(names)})
-        return np.stack([actions[name] for name in names], axis=1)

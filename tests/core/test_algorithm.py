@@ -22,7 +22,7 @@ from rllib_om2p.core.acting import JointPolicy, load_modules, module_path
 from rllib_om2p.core.checkpoint import MARKER
 from rllib_om2p.core.learner import DivergenceError
 from rllib_om2p.data.schema import DataError
-from rllib_om2p.envs.rollout import evaluate_policy
+from rllib_om2p.envs.worlds import evaluate_team
 from tests.small_data import write_random, write_spread
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -203,7 +203,7 @@ def test_env_runner_and_vectorised_simulator_agree_on_the_return(trained):
     """The same policy on 60 episodes each; returns have a standard deviation of about 60."""
     algo, _ = trained
     modules = {a: algo.get_module(a) for a in algo.config.dataset_spec.agent_ids}
-    fast = evaluate_policy("mpe/simple_spread", JointPolicy(modules).stacked, range(400))
+    fast = evaluate_team("mpe/simple_spread", JointPolicy(modules), range(400))
     config = algo.config.copy(copy_frozen=False)
     config.evaluation(evaluation_interval=1, evaluation_duration=60)
     other = config.build_algo()

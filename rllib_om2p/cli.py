@@ -88,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         help="part of the expert in medium-expert (mpe: 0.1, mamujoco: 0.5)",
     )
     make.add_argument("--policies", metavar="DIR", help="where make-behaviour wrote (our own)")
+    make.add_argument("--prey", metavar="FILE", help="simple_tag, simple_world: prey (our own)")
     make.add_argument(
         "--observations", help="what a robot's agents see: local or full (as in the papers)"
     )
@@ -110,6 +111,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="M",
         help="mamujoco: stop after M minutes; the same command goes on from there",
     )
+    behave.add_argument("--prey", metavar="FILE", help="simple_tag, simple_world: prey (our own)")
+
+    prey = command("make-prey", _make_prey, "Train the prey of simple_tag or simple_world.")
+    prey.add_argument("env", metavar="ENV", help="mpe/simple_tag or mpe/simple_world")
+    prey.add_argument("--out", required=True, metavar="DIR", help="where to write it")
+    prey.add_argument("--seed", type=int, default=0, help="of everything (0)")
 
     _add_import(command("import", _import, "Bring a public dataset into this package's files."))
 
@@ -178,6 +185,7 @@ def _make_dataset(options: argparse.Namespace) -> None:
         seed=options.seed,
         expert_fraction=fraction,
         policy_folder=options.policies,
+        prey=options.prey,
         observations=options.observations,
         workers=options.workers,
         overwrite=options.overwrite,
@@ -198,11 +206,24 @@ def _make_behaviour(options: argparse.Namespace) -> None:
         options.out,
         seed=options.seed,
         minutes=options.minutes,
+        prey=options.prey,
         progress=lambda line: print(line, flush=True),
     )
     for quality, file in files.items():
         print(f"{quality}: {file}")
     print(f"next: rllib-om2p make-dataset {options.env} medium --policies {options.out} --out DIR")
+
+
+def _make_prey(options: argparse.Namespace) -> None:
+    from rllib_om2p.behaviour.prey import make_prey
+
+    file = make_prey(
+        options.env,
+        options.out,
+        seed=options.seed,
+        progress=lambda line: print(line, flush=True),
+    )
+    print(f"next: rllib-om2p make-behaviour {options.env} --prey {file} --out DIR")
 
 
 def _add_import(parser: argparse.ArgumentParser) -> None:

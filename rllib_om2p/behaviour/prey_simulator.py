@@ -49,8 +49,6 @@ class TorchPursuit:
         self.sizes = torch.tensor(bodies.sizes, dtype=dtype)
         self._gains = torch.tensor(bodies.force_gains, dtype=dtype)[:, None]
         self._max_speeds = torch.tensor(bodies.max_speeds, dtype=dtype)[:, None]
-        first_forest = len(bodies.sizes) - task.num_forests
-        self.food = slice(first_forest - task.num_food, first_forest)
         collides = torch.tensor(bodies.collides)
         # Agents are pushed by every other body that collides, landmarks by nobody.
         pushes = collides[: self.num_agents, None] & collides[None]
@@ -98,10 +96,6 @@ class TorchPursuit:
         """Return the predators' distances to the prey, (N, predators)."""
         prey = positions[:, self.num_predators, None]
         return length(positions[:, : self.num_predators] - prey)
-
-    def food_distances(self, positions: Tensor) -> Tensor:
-        """Return the prey's distances to the foods, (N, foods), of which there may be none."""
-        return length(positions[:, self.food] - positions[:, self.num_predators, None])
 
     def _contact_forces(self, positions: Tensor) -> Tensor:
         offsets = positions[:, : self.num_agents, None] - positions[:, None]

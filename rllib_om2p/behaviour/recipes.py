@@ -68,7 +68,11 @@ RECIPES: Mapping[str, MATD3Recipe] = {
     # Targets: mean returns of the papers' medium and expert datasets.
     "mpe/simple_spread": MATD3Recipe(targets={"medium": 273.0, "expert": 517.0}),
     "mpe/simple_tag": MATD3Recipe(
-        targets={"medium": 116.0, "expert": 197.0}, check_every=800, tolerance=0.05
+        targets={"medium": 116.0, "expert": 197.0},
+        uniform_steps=30_000,
+        noise_start=0.8,
+        check_every=800,
+        tolerance=0.05,
     ),
     "mpe/simple_world": MATD3Recipe(
         targets={"medium": 66.0, "expert": 82.0}, check_every=800, tolerance=0.05

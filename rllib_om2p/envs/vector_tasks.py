@@ -120,7 +120,6 @@ class SimpleTag(VectorTask):
     """
 
     hit = TAG_HIT
-    num_food = 0
     num_forests = 0
 
     def __init__(self) -> None:
@@ -210,8 +209,8 @@ class SimpleWorld(SimpleTag):
     """World, as `mpe_scenarios.SimpleWorld`: one obstacle, two foods, two forests."""
 
     hit = WORLD_HIT
-    num_food = 2
     num_forests = 2
+    num_food = 2
 
     def __init__(self) -> None:
         self._set_bodies(

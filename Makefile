@@ -61,8 +61,8 @@ $(READY): pyproject.toml constraints.txt
 	fi
 	@echo "[2/3] installing $(TORCH) (the largest download, some minutes on a slow line)"
 	@$(PIP) install -c constraints.txt '$(TORCH)'
-	@echo "[3/3] installing Ray, the other libraries and the tools"
+	@echo "[3/3] installing Ray, MuJoCo, the other libraries and the tools"
 	@$(PIP) install -c constraints.txt hatchling
-	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[dev]'
+	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[dev,mamujoco,import]'
 	@touch $@
 	@echo "ready: $(PY)"

@@ -67,6 +67,7 @@ class MATD3Recipe:
 RECIPES: Mapping[str, MATD3Recipe] = {
     # Targets: mean returns of the papers' medium and expert datasets.
     "mpe/simple_spread": MATD3Recipe(targets={"medium": 273.0, "expert": 517.0}),
+    # The papers' early buffers are nearly random: more random steps, and noise, at first.
     "mpe/simple_tag": MATD3Recipe(
         targets={"medium": 116.0, "expert": 197.0},
         uniform_steps=30_000,
@@ -75,7 +76,11 @@ RECIPES: Mapping[str, MATD3Recipe] = {
         tolerance=0.05,
     ),
     "mpe/simple_world": MATD3Recipe(
-        targets={"medium": 66.0, "expert": 82.0}, check_every=800, tolerance=0.05
+        targets={"medium": 66.0, "expert": 82.0},
+        uniform_steps=50_000,
+        noise_start=0.8,
+        check_every=800,
+        tolerance=0.05,
     ),
 }
 

@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of a pipe has gone (`| head`); Python must not complain again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, RuntimeError, OSError) as error:
+    except (ValueError, RuntimeError, OSError, ImportError) as error:
         if options.traceback:
             raise
         return _explain(error)

@@ -85,6 +85,16 @@ def test_mistakes_in_make_dataset_end_with_one_message(tmp_path, capsys):
     assert not (tmp_path / "set").exists()
 
 
+def test_mistakes_in_make_behaviour_end_with_one_message(tmp_path, capsys):
+    out = ["--out", str(tmp_path / "policies")]
+    assert "did you mean mamujoco/3x1-Hopper" in fails(
+        capsys, ["make-behaviour", "mamujoco/3x1-hopper", *out]
+    )
+    in_parts = ["make-behaviour", "mpe/simple_spread", "--minutes", "5", *out]
+    assert "trained in one go" in fails(capsys, in_parts)
+    assert not (tmp_path / "policies").exists()
+
+
 def test_missing_dataset_is_one_message_unless_a_traceback_is_wanted(tmp_path, capsys):
     absent = str(tmp_path / "absent")
     assert "absent" in fails(capsys, ["audit", absent])

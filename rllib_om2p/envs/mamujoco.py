@@ -15,6 +15,8 @@ terminate the episode.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import sys
 from collections.abc import Mapping
@@ -31,7 +33,10 @@ if sys.platform == "linux" and not {"MUJOCO_GL", "DISPLAY", "WAYLAND_DISPLAY"} &
 
 try:
     import mujoco
-    from gymnasium_robotics import mamujoco_v1
+
+    # It prints a notice about robots that are not used here.
+    with contextlib.redirect_stderr(io.StringIO()):
+        from gymnasium_robotics import mamujoco_v1
 except ImportError as error:
     raise ImportError(
         "The mamujoco environments need gymnasium-robotics and mujoco; install them with "

@@ -69,11 +69,12 @@ RECIPES: Mapping[str, MATD3Recipe] = {
     "mpe/simple_spread": MATD3Recipe(targets={"medium": 273.0, "expert": 517.0}),
     # The papers' early buffers are nearly random: more random steps, and noise, at first.
     "mpe/simple_tag": MATD3Recipe(
-        targets={"medium": 116.0, "expert": 197.0},
+        # Medium is passed within a few updates, so a narrow tolerance would miss it.
+        targets={"medium": 116.0, "expert": 205.0},
         uniform_steps=30_000,
         noise_start=0.8,
-        check_every=800,
-        tolerance=0.05,
+        check_every=400,
+        tolerance=0.1,
     ),
     "mpe/simple_world": MATD3Recipe(
         targets={"medium": 66.0, "expert": 82.0},

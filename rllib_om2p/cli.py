@@ -468,13 +468,16 @@ def describe(played: Played) -> str:
 def _save_gif(checkpoint: Path, played: Played, file: str) -> None:
     from rllib_om2p import envs
     from rllib_om2p.core.acting import load_modules
+    from rllib_om2p.core.checkpoint import read_config
     from rllib_om2p.core.playing import render_episodes
     from rllib_om2p.evaluation.figures import save_gif
 
     if played.env not in envs.names():
         raise ValueError(f"--gif draws environments of {list(envs.names())}, not {played.env!r}.")
     seeds = range(played.seed, played.seed + GIF_EPISODES)
-    film = render_episodes(load_modules(checkpoint), played.env, seeds)
+    spec = read_config(checkpoint).dataset_spec
+    settings = spec.env_kwargs if spec.env == played.env else {}
+    film = render_episodes(load_modules(checkpoint), played.env, seeds, **settings)
     captions = [
         f"episode {episode} of {GIF_EPISODES}: return {team_return:.0f}"
         for episode, team_return in zip(film.episodes, film.returns, strict=True)

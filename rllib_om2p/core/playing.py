@@ -6,6 +6,7 @@ The start states are those of seeds `seed`, `seed + 1`, ..., so every method mee
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,9 @@ from rllib_om2p.evaluation.scores import References, normalised_score
 from rllib_om2p.evaluation.statistics import Interval, mean_interval
 
 EPISODES_PER_CALL = 20
+
+MAX_FRAMES = 100
+"""Pictures of an episode that lasts to the time limit; a thousand would fill the memory."""
 
 
 @dataclass(frozen=True)
@@ -159,26 +163,33 @@ def env_name(config: OfflineConfig, env: str | None = None) -> str:
     return str(name)
 
 
-def render_episodes(modules: Mapping[str, RLModule], env: str, seeds: Sequence[int]) -> Film:
+def render_episodes(
+    modules: Mapping[str, RLModule], env: str, seeds: Sequence[int], **settings: Any
+) -> Film:
     """Play one episode from each seed's start state and return it as pictures.
+
+    Of a long episode every second, third, ... step and the last one are drawn.
 
     Args:
         modules: By agent id.
         env: A name of `rllib_om2p.envs`.
         seeds: Start states; the first also seeds the noise.
+        settings: Of the environment, as given to `envs.make`.
     """
-    world = envs.make(env, render_mode="rgb_array")
+    world = envs.make(env, render_mode="rgb_array", **settings)
     policy = JointPolicy(modules, seed=seeds[0])
     info = envs.info(env)
+    every = math.ceil(info.time_limit / MAX_FRAMES)
     film = Film([], [], [], [])
     for episode, seed in enumerate(seeds, start=1):
         obs, _ = world.reset(seed=seed)
         team_return = 0.0
         for step in itertools.count():
-            film.frames.append(np.ascontiguousarray(world.render()))
-            film.episodes.append(episode)
-            film.steps.append(step)
-            film.returns.append(team_return)
+            if step % every == 0 or not world.agents:
+                film.frames.append(np.ascontiguousarray(world.render()))
+                film.episodes.append(episode)
+                film.steps.append(step)
+                film.returns.append(team_return)
             if not world.agents:
                 break
             obs, rewards, *_ = world.step(policy(obs))

@@ -9,6 +9,7 @@ from ray.rllib.env.multi_agent_env import MultiAgentEnv
 from ray.tune.registry import register_env
 
 from rllib_om2p import OM2PConfig, envs
+from rllib_om2p.core import playing
 from rllib_om2p.core.environments import require_environment
 from rllib_om2p.core.playing import _make_runner, _sample, render_episodes
 from tests.small_data import write_random, write_spread
@@ -43,6 +44,14 @@ def test_film_shows_every_state_of_every_episode(runner):
     assert film.returns[0] == film.returns[26] == 0
     assert len(film.frames) == 52
     assert not np.array_equal(film.frames[0], film.frames[26])
+
+
+def test_film_of_a_long_episode_skips_steps_but_not_the_last(runner, monkeypatch):
+    monkeypatch.setattr(playing, "MAX_FRAMES", 10)
+    modules = {agent: runner.module[agent] for agent in envs.info(NAME).agent_ids}
+    film = render_episodes(modules, NAME, [5], max_cycles=20)
+    assert film.steps == [0, 3, 6, 9, 12, 15, 18, 20]
+    assert len(film.frames) == len(film.returns) == 8
 
 
 class Lottery(MultiAgentEnv):

@@ -230,7 +230,7 @@ def _reached(
         policy = training.train_and_measure(progress)
         value = policy.metadata["measured"]["return"]
         for quality, target in list(wanted.items()):
-            if abs(value - target) <= settings.tolerance * target:
+            if abs(value - target) <= settings.tolerance * abs(target):
                 del wanted[quality]
                 yield quality, Policy(policy.actor, {**policy.metadata, "quality": quality})
     if wanted:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -11,11 +13,15 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from rllib_om2p import envs
 from rllib_om2p.behaviour import make_behaviour, make_dataset, policies, reroll
 from rllib_om2p.behaviour.recipes import MATD3Recipe, recipe
+from rllib_om2p.behaviour.rollout import default_steps
+from rllib_om2p.envs.prey import own_prey_file, save_prey
 from rllib_om2p.envs.rollout import evaluate_policy
 
 NAME = "mpe/simple_spread"
+TAG, WORLD = "mpe/simple_tag", "mpe/simple_world"
 # Any return is within the tolerance, so that the first check ends the run, after 800 steps.
 SMALL = MATD3Recipe(
     targets={"medium": 120.0},
@@ -39,17 +45,33 @@ def _column(table: Any, name: str) -> Any:
     return np.stack(table[name].to_numpy(zero_copy_only=False))
 
 
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
 def _bytes(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
 @pytest.mark.parametrize("quality", ["medium", "expert"])
-def test_repository_policy_makes_the_papers_return_with_the_collection_noise(quality: str) -> None:
-    policy = policies.load_policy(policies.path(f"{NAME}/{quality}"))
+@pytest.mark.parametrize("env", [NAME, TAG, WORLD])
+def test_repository_policy_makes_the_papers_return_with_the_collection_noise(
+    env: str, quality: str
+) -> None:
+    policy = policies.load_policy(policies.path(f"{env}/{quality}"))
     act = policy.noisy(np.random.default_rng(0))
-    returns = evaluate_policy(NAME, act, range(2_000))
-    assert returns.mean() == pytest.approx(recipe(NAME).targets[quality], rel=0.05)
+    returns = evaluate_policy(env, act, range(2_000))
+    assert returns.mean() == pytest.approx(recipe(env).targets[quality], rel=0.1)
     assert policy.metadata["quality"] == quality
+
+
+@pytest.mark.parametrize("quality", ["medium", "expert"])
+@pytest.mark.parametrize("env", [TAG, WORLD])
+def test_repository_policy_was_trained_against_the_prey_that_is_shipped(
+    env: str, quality: str
+) -> None:
+    policy = policies.load_policy(policies.path(f"{env}/{quality}"))
+    assert policy.metadata["prey"]["sha256"] == _sha256(own_prey_file(env))
 
 
 def test_damaged_or_missing_policy_is_refused(tmp_path: Path) -> None:
@@ -66,12 +88,23 @@ def test_damaged_or_missing_policy_is_refused(tmp_path: Path) -> None:
         policies.path(f"{NAME}/medium", folder=tmp_path / "empty")
 
 
-@pytest.mark.parametrize("quality", ["random", "medium-expert", "medium-replay"])
+@pytest.mark.parametrize(
+    ("env", "quality", "target"),
+    [
+        (NAME, "random", 120.0),
+        (NAME, "medium-expert", 120.0),
+        (NAME, "medium-replay", 120.0),
+        (TAG, "medium-expert", -6.0),
+        (TAG, "medium-replay", -6.0),
+        (WORLD, "medium-replay", -6.0),
+    ],
+)
 def test_same_seed_writes_the_same_bytes_and_another_seed_does_not(
-    tmp_path: Path, quality: str
+    tmp_path: Path, env: str, quality: str, target: float
 ) -> None:
+    settings = dataclasses.replace(SMALL, targets={"medium": target}, tolerance=0.9)
     for folder, seed in (("a", 1), ("b", 1), ("c", 2)):
-        make_dataset(NAME, quality, out=tmp_path / folder, steps=500, seed=seed, settings=SMALL)
+        make_dataset(env, quality, out=tmp_path / folder, steps=500, seed=seed, settings=settings)
     a, b, c = (_bytes(tmp_path / folder) for folder in "abc")
     assert a == b
     assert a.keys() == c.keys()
@@ -131,6 +164,35 @@ def test_card_names_the_policies_the_seeds_and_the_references(tmp_path: Path) ->
     assert expert["collection_noise"] == 0.2
     assert expert["hyperparameters"]["batch_size"] == 256
     assert {"numpy", "torch"} <= spec["package_versions"].keys()
+
+
+def test_card_names_the_prey_and_the_environment_is_made_with_it(tmp_path: Path) -> None:
+    make_dataset(WORLD, "medium", out=tmp_path / "own", steps=100)
+    spec = json.loads((tmp_path / "own" / "dataset_card.json").read_text())["spec"]
+    assert spec["env_kwargs"] == {}
+    assert spec["behaviour"]["prey"]["sha256"] == _sha256(own_prey_file(WORLD))
+    assert spec["behaviour"]["prey"]["source"] == "mpe-simple_world.safetensors"
+
+    still = {f"fc{i}.weight": np.zeros(s) for i, s in ((1, (8, 22)), (2, (8, 8)), (3, (2, 8)))}
+    still |= {f"fc{i}.bias": np.zeros(size) for i, size in ((1, 8), (2, 8), (3, 2))}
+    file = tmp_path / "still.safetensors"
+    save_prey(file, still, {})
+    make_dataset(WORLD, "medium", out=tmp_path / "other", steps=2_500, prey=file)
+    card = json.loads((tmp_path / "other" / "dataset_card.json").read_text())
+    assert card["spec"]["behaviour"]["prey"] == {"source": file.name, "sha256": _sha256(file)}
+    env = envs.make(card["spec"]["env"], **card["spec"]["env_kwargs"])
+    np.testing.assert_array_equal(env.unwrapped.prey(np.ones((1, 22))), 0.0)
+    # The predators know only the prey that they learned to catch.
+    returns = reroll(WORLD, "medium", range(500), prey=file)
+    assert abs(returns.mean() - reroll(WORLD, "medium", range(500)).mean()) > 20
+    error = np.hypot(returns.std() / 500**0.5, card["statistics"]["team_return"]["std"] / 10)
+    assert abs(card["statistics"]["team_return"]["mean"] - returns.mean()) < 4 * error
+
+
+def test_medium_replay_is_by_default_as_long_as_the_papers() -> None:
+    lengths = [default_steps(env, "medium-replay") for env in (NAME, TAG, WORLD)]
+    assert lengths == [97_500, 62_500, 80_000]
+    assert default_steps(TAG, "medium") == 100_000
 
 
 def test_medium_replay_is_the_newest_part_of_the_buffer(tmp_path: Path) -> None:

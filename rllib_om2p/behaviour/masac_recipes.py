@@ -75,7 +75,10 @@ MASAC_RECIPES: Mapping[str, MASACRecipe] = {
         targets={"medium": 724.0, "expert": 2452.0}, random_length=22.0
     ),
     "mamujoco/2x4-Ant": MASACRecipe(
-        targets={"medium": 1419.0, "expert": 2055.0}, num_worlds=4, buffer_steps=600_000
+        targets={"medium": 1419.0, "expert": 2055.0},
+        random_length=141.0,
+        num_worlds=4,
+        buffer_steps=600_000,
     ),
 }
 

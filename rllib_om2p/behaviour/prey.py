@@ -62,7 +62,7 @@ PREY_RECIPES: Mapping[str, PreyRecipe] = {
     # Iterations at which the MATD3 recipe reaches about the return that it reaches against the
     # papers' prey (datasets/behaviour/README.md).
     "mpe/simple_tag": PreyRecipe(num_iterations=200),
-    "mpe/simple_world": PreyRecipe(num_iterations=80),
+    "mpe/simple_world": PreyRecipe(num_iterations=90),
 }
 
 

@@ -72,7 +72,7 @@ RECIPES: Mapping[str, MATD3Recipe] = {
         # Medium is passed within a few updates, so a narrow tolerance would miss it.
         targets={"medium": 116.0, "expert": 205.0},
         uniform_steps=30_000,
-        noise_start=0.8,
+        noise_start=1.0,
         check_every=400,
         tolerance=0.1,
     ),

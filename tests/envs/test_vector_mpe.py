@@ -125,7 +125,7 @@ def test_uniform_random_policy_returns_what_the_papers_report(task: str) -> None
     returns = evaluate_policy(
         name, lambda obs: generator.uniform(-1, 1, (*obs.shape[:2], 2)), range(2_000)
     )
-    assert returns.mean() == pytest.approx(envs.info(name).references["random"], rel=0.05, abs=1.0)
+    assert returns.mean() == pytest.approx(envs.info(name).references["random"], rel=0.05, abs=1.5)
 
 
 def test_wrong_shapes_are_refused_with_both_shapes() -> None:
@@ -146,8 +146,9 @@ def test_wrong_shapes_are_refused_with_both_shapes() -> None:
 
 
 @pytest.mark.benchmark
-def test_256_worlds_make_300_thousand_joint_steps_per_second() -> None:
-    worlds = VectorMPE(NAME, 256)
+@pytest.mark.parametrize("name", [*VECTOR_TASKS])
+def test_256_worlds_make_300_thousand_joint_steps_per_second(name: str) -> None:
+    worlds = VectorMPE(name, 256)
     worlds.reset()
     actions = np.zeros((256, 3, 2), np.float32)
     rates = []

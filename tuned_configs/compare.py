@@ -67,7 +67,7 @@ def run_one(arguments: argparse.Namespace) -> None:
         start = time.perf_counter()
         result = algo.train()
         train_seconds += time.perf_counter() - start
-        returns = score(arguments.curve_episodes, CURVE_SEED)
+        returns = score(arguments.curve_episodes or suite.CURVE_EPISODES, CURVE_SEED)
         curve.append(
             [(iteration + 1) * config.num_updates_per_iteration, sum(returns) / len(returns)]
         )
@@ -79,7 +79,7 @@ def run_one(arguments: argparse.Namespace) -> None:
                 if key in learners[spec.agent_ids[0]]
             }
         )
-    returns = score(arguments.episodes, FIRST_SEED)
+    returns = score(arguments.episodes or suite.EPISODES, FIRST_SEED)
     dataset = algo.offline_data.dataset
     record = {
         "method": arguments.method,
@@ -130,9 +130,10 @@ def behaviour(arguments: argparse.Namespace) -> None:
         spec, quality = dataset.spec, folder.name
         if spec.quality == "medium-replay":
             continue  # no single policy made it
+        num_episodes = arguments.episodes or om2p.suite(spec.env).EPISODES
         fraction = {"expert_fraction": spec.mixture["expert"]} if spec.mixture else {}
         for seed in arguments.seeds:
-            seeds = range(FIRST_SEED, FIRST_SEED + arguments.episodes)
+            seeds = range(FIRST_SEED, FIRST_SEED + num_episodes)
             returns = reroll(spec.env, spec.quality, seeds, noise_seed=seed, **fraction)
             record = {
                 "method": "behaviour",
@@ -173,7 +174,12 @@ def write(target: Path, record: dict[str, Any]) -> None:
 def train(arguments: argparse.Namespace) -> int:
     """Run all cells that have no result yet, one process per core; return the failures."""
     folders = data_sets(arguments.data, arguments.qualities)
-    cells = list(itertools.product(arguments.seeds, folders, arguments.methods))
+    cells = [
+        (seed, folder, method)
+        for seed, folder in itertools.product(arguments.seeds, folders)
+        for method in om2p.suite(OfflineDataset.open(str(folder)).spec.env).METHODS
+        if arguments.methods is None or method in arguments.methods
+    ]
     environment = dict(os.environ, OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
 
     def start(cell: tuple[int, Path, str]) -> bool:
@@ -208,8 +214,8 @@ def main() -> int:
     for name in ("one", "train"):
         command = commands.add_parser(name)
         command.add_argument("--updates", type=int, help="in place of those of the suite")
-        command.add_argument("--episodes", type=int, default=500)
-        command.add_argument("--curve-episodes", type=int, default=100)
+        command.add_argument("--episodes", type=int, help="in place of the suite's")
+        command.add_argument("--curve-episodes", type=int, help="in place of the suite's")
         command.add_argument("--overrides", default="{}", help="JSON for .training(...)")
     one, many = commands.choices["one"], commands.choices["train"]
     one.add_argument("--dataset", required=True, help="its folder")
@@ -218,14 +224,14 @@ def main() -> int:
     one.add_argument("--out", required=True)
     many.add_argument("--data", required=True, help="folder of the data sets")
     many.add_argument("--qualities", nargs="+", help="folders' names; all if left out")
-    many.add_argument("--methods", nargs="+", default=["bc", "om2p", "om2p-vdn"])
+    many.add_argument("--methods", nargs="+", help="all of the suite if left out")
     many.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     many.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     many.add_argument("--out", default=str(RESULTS))
     roll = commands.add_parser("behaviour")
     roll.add_argument("--data", required=True, help="folder of the data sets")
     roll.add_argument("--qualities", nargs="+", help="folders' names; all if left out")
-    roll.add_argument("--episodes", type=int, default=500)
+    roll.add_argument("--episodes", type=int, help="in place of the suite's")
     roll.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     roll.add_argument("--out", default=str(RESULTS))
     commands.add_parser("render")

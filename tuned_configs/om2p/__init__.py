@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from tuned_configs.om2p import mpe
+from tuned_configs.om2p import mamujoco, mpe
 
-SUITES = (mpe,)
+SUITES = (mpe, mamujoco)
 
 
 def suite(env: str | None) -> ModuleType:

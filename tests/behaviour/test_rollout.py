@@ -102,7 +102,7 @@ def test_damaged_or_missing_policy_is_refused(tmp_path: Path) -> None:
 def test_same_seed_writes_the_same_bytes_and_another_seed_does_not(
     tmp_path: Path, env: str, quality: str, target: float
 ) -> None:
-    settings = dataclasses.replace(SMALL, targets={"medium": target}, tolerance=0.9)
+    settings = dataclasses.replace(SMALL, targets={"medium": target}, tolerance=3.0)
     for folder, seed in (("a", 1), ("b", 1), ("c", 2)):
         make_dataset(env, quality, out=tmp_path / folder, steps=500, seed=seed, settings=settings)
     a, b, c = (_bytes(tmp_path / folder) for folder in "abc")

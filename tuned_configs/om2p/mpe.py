@@ -36,10 +36,10 @@ class Setting(NamedTuple):
 
 # All predators have the same reward, so that their own critics already judge for the team.
 _PREDATORS = {
-    "medium-replay": Setting(eta=0.3, eta_vdn=0.3, num_updates=4000),
-    "medium": Setting(eta=0.3, eta_vdn=0.3, num_updates=4000),
-    "medium-expert": Setting(eta=0.2, eta_vdn=0.2, num_updates=4000),
-    "expert": Setting(eta=0.1, eta_vdn=0.1, num_updates=4000),
+    "medium-replay": Setting(eta=0.3, eta_vdn=0.3, num_updates=3000),
+    "medium": Setting(eta=0.3, eta_vdn=0.3, num_updates=3000),
+    "medium-expert": Setting(eta=0.2, eta_vdn=0.2, num_updates=3000),
+    "expert": Setting(eta=0.1, eta_vdn=0.1, num_updates=3000),
 }
 # Chosen with seed 100 and start states that the comparison does not use.
 SETTINGS: Mapping[str, Mapping[str, Setting]] = {

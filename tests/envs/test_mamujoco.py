@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -64,8 +65,11 @@ def test_observations_have_the_papers_sizes(name: str, local: list[int], full: i
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_steps_are_those_of_the_single_agent_task(name: str) -> None:
+def test_steps_are_those_of_the_single_agent_task(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     task, actuators = SINGLE[name]
+    monkeypatch.chdir(tmp_path)  # gymnasium's robots make mujoco write MUJOCO_LOG.TXT
     env, single = envs.make(name), gym.make(task)
     env.reset(seed=3)
     state, _ = single.reset(seed=3)

@@ -76,7 +76,7 @@ def build(
     start, cpu = time.perf_counter(), _cpu_seconds()
     make_dataset(env, quality, out=out, progress=progress, **settings)
     seconds = {
-        "wall": round(time.perf_counter() - start, 1),
+        "wall": round(time.perf_counter() - start, 3),
         "cpu": round(_cpu_seconds() - cpu, 1),
     }
     dataset = OfflineDataset.open(str(out))

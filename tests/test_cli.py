@@ -82,6 +82,8 @@ def test_mistakes_in_make_dataset_end_with_one_message(tmp_path, capsys):
     assert "the next one is 50" in fails(capsys, wrong_steps)
     fraction = ["make-dataset", "mpe/simple_spread", "medium", "--expert-fraction", "0.5", *out]
     assert "belongs to medium-expert" in fails(capsys, fraction)
+    prey = ["make-dataset", "mpe/simple_tag", "medium", "--prey", "absent.pt", *out]
+    assert "no prey file 'absent.pt' for mpe/simple_tag" in fails(capsys, prey)
     assert not (tmp_path / "set").exists()
 
 
@@ -92,6 +94,11 @@ def test_mistakes_in_make_behaviour_end_with_one_message(tmp_path, capsys):
     )
     in_parts = ["make-behaviour", "mpe/simple_spread", "--minutes", "5", *out]
     assert "trained in one go" in fails(capsys, in_parts)
+    no_prey = ["make-behaviour", "mpe/simple_spread", "--prey", "prey.pt", *out]
+    assert "mpe/simple_spread has no prey" in fails(capsys, no_prey)
+    assert "No prey recipe for 'mpe/simple_spread'" in fails(
+        capsys, ["make-prey", "mpe/simple_spread", *out]
+    )
     assert not (tmp_path / "policies").exists()
 
 

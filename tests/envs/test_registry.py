@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from rllib_om2p import envs
+from rllib_om2p.envs.rollout import rollout
 
 NAME = "mpe/simple_spread"
 PARTICLES = (NAME, "mpe/simple_tag", "mpe/simple_world")
@@ -120,23 +121,28 @@ def test_rllib_env_with_a_first_seed_counts_resets_that_bring_no_seed() -> None:
 
 
 @pytest.mark.parametrize("name", PARTICLES)
-def test_rllib_env_runner_samples_whole_episodes_of_every_agent(name: str) -> None:
+def test_rllib_env_runner_plays_what_the_vectorised_simulator_plays(name: str) -> None:
     from ray.rllib.algorithms.ppo import PPOConfig
     from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
 
     envs.register()
     config = (
         PPOConfig()
-        .environment(name)
+        .environment(name, env_config={"first_seed": 40}, disable_env_checking=True)
         .multi_agent(policies={"shared"}, policy_mapping_fn=lambda agent, *_, **__: "shared")
-        .env_runners(num_env_runners=0, num_envs_per_env_runner=2)
+        .env_runners(num_env_runners=0, num_envs_per_env_runner=1)
     )
     runner = MultiAgentEnvRunner(config=config)
     episodes = runner.sample(num_episodes=3, random_actions=True)
-    assert len(episodes) >= 3
-    for episode in episodes:
-        assert len(episode) == 25
-        assert episode.is_truncated
-        assert sorted(episode.agent_ids) == ["agent_0", "agent_1", "agent_2"]
-        assert episode.get_observations(-1)["agent_2"].shape == (envs.info(name).agents[2].obs_dim,)
     runner.stop()
+    agents = envs.info(name).agent_ids
+    acted = [[e.agent_episodes[a].get_actions() for a in agents] for e in episodes]
+    steps = iter(np.array(acted).transpose(2, 0, 1, 3))
+    expected = rollout(name, lambda obs: next(steps), seeds=[40, 41, 42])
+    for episode, obs, rewards in zip(episodes, expected.obs, expected.rewards, strict=True):
+        assert episode.is_truncated
+        assert sorted(episode.agent_ids) == sorted(agents)
+        for index, agent in enumerate(agents):
+            played = episode.agent_episodes[agent]
+            np.testing.assert_allclose(played.get_observations(), obs[:, index], atol=1e-6)
+            np.testing.assert_allclose(played.get_rewards(), rewards[:, index], atol=1e-6)

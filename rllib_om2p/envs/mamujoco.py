@@ -20,6 +20,7 @@ import io
 import os
 import sys
 from collections.abc import Mapping
+from ctypes.util import find_library
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -29,7 +30,8 @@ from pettingzoo import ParallelEnv
 
 if sys.platform == "linux" and not {"MUJOCO_GL", "DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ):
     # mujoco reads it once, when it is imported; its own choice, GLFW, needs a display.
-    os.environ["MUJOCO_GL"] = "egl"
+    has_only_osmesa = find_library("OSMesa") and not find_library("EGL")
+    os.environ["MUJOCO_GL"] = "osmesa" if has_only_osmesa else "egl"
 
 try:
     import mujoco

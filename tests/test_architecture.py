@@ -192,4 +192,8 @@ def test_wheel_holds_the_package_its_types_licence_command_and_policies(tmp_path
     policies = {str(path.relative_to(home)) for path in home.rglob("*.safetensors")}
     assert policies
     assert {f"rllib_om2p/behaviour/policies/{name}" for name in policies} <= names
+    preys = PACKAGE.joinpath("envs", "prey_policies").glob("*.safetensors")
+    shipped = {str(prey.relative_to(ROOT)) for prey in preys}
+    assert shipped
+    assert shipped <= names
     assert not {name for name in names if name.startswith(("tests/", "datasets/", "examples/"))}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,8 +14,8 @@ from rllib_om2p.behaviour.policies import Policy
 from rllib_om2p.data.schema import AgentSpec, DatasetSpec
 from rllib_om2p.data.writer import DatasetWriter
 from rllib_om2p.envs import registry
+from rllib_om2p.evaluation.provenance import versions
 
-logger = logging.getLogger(__name__)
 
 QUALITIES = ("random", "medium-replay", "medium", "medium-expert", "expert")
 
@@ -142,7 +140,7 @@ def dataset_spec(
         seeds=dict(seeds),
         references=dict(info.references),
         mixture=mixture,
-        package_versions=_package_versions(),
+        package_versions=versions(_PACKAGES),
         has_behaviour_id=bool(mixture),
     )
 
@@ -152,13 +150,3 @@ def describe(policy: Policy | None) -> dict[str, Any]:
     if policy is None:
         return {"algorithm": "uniform random actions"}
     return {**policy.metadata, "weights_sha256": policies.weights_hash(policy.actor)}
-
-
-def _package_versions() -> dict[str, str]:
-    installed = {}
-    for package in _PACKAGES:
-        try:
-            installed[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            logger.debug("%s is not installed; the card does not name it.", package)
-    return installed

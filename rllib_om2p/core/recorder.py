@@ -9,7 +9,6 @@ goes to a journal of the runner's own at once. `Recorder.finish` makes one datas
 from __future__ import annotations
 
 import functools
-import importlib.metadata
 import logging
 import os
 import shutil
@@ -28,6 +27,7 @@ from rllib_om2p.core.recording_env import RecordingEnv, agent_order, agent_spec
 from rllib_om2p.data.journal import SUFFIX, Journal, JournalWriter
 from rllib_om2p.data.schema import CARD_NAME, DataError, DatasetSpec, Episode, TeamReturn
 from rllib_om2p.data.writer import DatasetWriter
+from rllib_om2p.evaluation.provenance import versions
 
 logger = logging.getLogger(__name__)
 
@@ -230,7 +230,7 @@ class _StartRecording:
             },
             seeds={"algorithm": config.seed},
             references=dict(info.references) if info else {},
-            package_versions=_package_versions(),
+            package_versions=versions(_PACKAGES),
         )
 
 
@@ -283,13 +283,3 @@ def _hyperparameters(config: AlgorithmConfig) -> dict[str, Any]:
         if is_plain and not is_told and (name not in plain or plain[name] != value):
             settings[name] = value
     return settings
-
-
-def _package_versions() -> dict[str, str]:
-    installed = {}
-    for package in _PACKAGES:
-        try:
-            installed[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            logger.debug("%s is not installed; the card does not name it.", package)
-    return installed

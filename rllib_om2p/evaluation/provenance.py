@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import platform
@@ -44,7 +45,7 @@ def provenance(command: str | Sequence[str] | None = None) -> dict[str, object]:
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "machine": machine(),
         "python": platform.python_version(),
-        "packages": _versions(),
+        "packages": versions(_PACKAGES),
     }
 
 
@@ -65,6 +66,15 @@ def describe_machine(facts: dict[str, object]) -> str:
     return f"{facts['cpu']}, {facts['cores']} cores, {facts['memory_gib']} GiB{extra}"
 
 
+def versions(packages: Sequence[str]) -> dict[str, str]:
+    """Return the versions of those packages that are installed."""
+    found = {}
+    for package in packages:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
+
+
 def _own_command() -> list[str]:
     """Return this process's command with the folders of this machine taken out."""
     # orig_argv, unlike argv, still holds `-m package.module`.
@@ -76,9 +86,9 @@ def _own_command() -> list[str]:
 
 def _relative(argument: str) -> str:
     path = Path(argument)
-    if path.is_absolute() and path.is_relative_to(Path.cwd()):
-        return str(path.relative_to(Path.cwd()))
-    return argument
+    if not path.is_absolute():
+        return argument
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else path.name
 
 
 def _commit() -> tuple[str | None, bool | None]:
@@ -116,13 +126,3 @@ def _gpus() -> list[str]:
     if torch is None or not torch.cuda.is_available():
         return []
     return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-
-
-def _versions() -> dict[str, str]:
-    versions = {}
-    for package in _PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from rllib_om2p import OM2PConfig
-from tuned_configs.om2p.mpe import XI
+from tuned_configs.om2p import mpe
 
 # A robot's episode has 1000 steps, in place of 25.
 CURVE_EPISODES = 10
@@ -38,16 +38,8 @@ SETTINGS: Mapping[str, Mapping[str, Setting]] = {
 
 
 def cpu(num_updates: int) -> OM2PConfig:
-    """Return what all methods share: 2 x 128 networks, batch 256, a learning rate that falls."""
-    return OM2PConfig().training(
-        actor_hidden=(128, 128),
-        critic_hidden=(128, 128),
-        lr=[[0, 1e-3], [num_updates, 1e-5]],
-        xi=XI,
-        gamma=0.99,
-        tau=0.005,
-        num_updates_per_iteration=1000,
-    )
+    """Return what all methods share: the networks of the particle tasks, a longer horizon."""
+    return mpe.cpu(num_updates).training(gamma=0.99, tau=0.005)
 
 
 def bc(setting: Setting) -> OM2PConfig:

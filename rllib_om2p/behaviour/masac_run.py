@@ -1,7 +1,8 @@
 """Runs of MASAC from beginning to end, or to the next interruption; knows no dataset format.
 
 A run keeps its state in a hidden folder and saves it now and then, so that the same call continues
-what was interrupted, and makes the steps that an uninterrupted run would have made.
+what was interrupted, and makes the steps that an uninterrupted run would have made. The state is a
+pickle: go on only with runs of your own.
 """
 
 from __future__ import annotations
@@ -68,13 +69,18 @@ def make_masac_behaviour(
     out.mkdir(parents=True, exist_ok=True)
     files: dict[str, Path] = {}
     written: dict[str, int] = {}
-    for _ in _checks(training, folder, minutes, progress):
+
+    def write_new() -> None:
         for quality, kept in training.kept.items():
             if written.get(quality) != kept["joint_steps"]:
                 written[quality] = kept["joint_steps"]
                 policy = training.policy(quality)
                 files[quality] = out / policies.file_name(f"{env}/{quality}")
                 policies.save_policy(files[quality], policy.actor, policy.metadata)
+
+    for _ in _checks(training, folder, minutes, progress):
+        write_new()
+    write_new()  # What a call that was killed had found.
     points = [CurvePoint(point["joint_steps"], point["return"]) for point in training.curve]
     save_curve(out, env, seed, points, training.settings.targets)
     if _is_over(training):

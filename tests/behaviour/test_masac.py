@@ -172,9 +172,7 @@ def test_run_goes_on_bit_for_bit_from_what_it_saved(tmp_path: Path, env: str) ->
         other.load(tmp_path)
 
 
-def test_interrupted_make_behaviour_ends_as_an_uninterrupted_one(
-    tmp_path: Path, folder: Path
-) -> None:
+def test_interrupted_make_behaviour_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
     lines: list[str] = []
     settings = dataclasses.replace(SMALL, tolerance=1e-9)
     for _ in range(2):
@@ -229,7 +227,7 @@ def test_dataset_holds_what_the_environment_shows(tmp_path: Path, folder: Path) 
 
 
 def test_interrupted_dataset_goes_on_to_the_same_bytes(
-    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from rllib_om2p.behaviour import rollout
 

@@ -16,7 +16,6 @@ from rllib_om2p.data.writer import DatasetWriter
 from rllib_om2p.envs import registry
 from rllib_om2p.evaluation.provenance import versions
 
-
 QUALITIES = ("random", "medium-replay", "medium", "medium-expert", "expert")
 
 _PACKAGES = (

@@ -49,7 +49,15 @@ def commands() -> list[str]:
 
 def test_commands_of_the_readme_are_those_of_the_program():
     named = {command.split()[1] for command in commands()} - {"COMMAND"}
-    assert named == {"make-dataset", "audit", "train", "evaluate"}
+    assert named == {
+        "make-dataset",
+        "make-behaviour",
+        "make-prey",
+        "import",
+        "audit",
+        "train",
+        "evaluate",
+    }
     for command in commands():
         arguments = shlex.split(command)[1:]
         if arguments[0] == "COMMAND":

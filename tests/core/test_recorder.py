@@ -27,10 +27,9 @@ def create(config):
     return RLlibParallelEnv(envs.make(NAME), first_seed=1000 * next(ENVIRONMENTS))
 
 
-register_env("spread-from-known-starts", create)
-
-
 def ppo(env="spread-from-known-starts", *, num_envs=1, **settings):
+    # Here, since a name does not outlive the Ray that was running when it was registered.
+    register_env("spread-from-known-starts", create)
     config = PPOConfig().environment(env, disable_env_checking=True)
     config.env_runners(num_env_runners=0, num_envs_per_env_runner=num_envs, **settings)
     config.multi_agent(policies=set(AGENTS), policy_mapping_fn=lambda agent, *_, **__: agent)

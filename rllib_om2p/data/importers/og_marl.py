@@ -38,7 +38,7 @@ from rllib_om2p.data.importers.recording import (
     Segments,
     check_limit,
     cut,
-    make_segments,
+    segments_up_to,
 )
 from rllib_om2p.data.schema import AgentSpec, AnyArray, BoolArray, DataError
 
@@ -242,18 +242,7 @@ def _find_episodes(
                 "ends; declare the length of every episode with --time-limit."
             )
         is_end[limit - 1 :: limit] = True
-    is_end[-1] = True
-    last = np.flatnonzero(is_end)
-    first = np.append(0, last[:-1] + 1)
-    return make_segments(
-        stream,
-        first,
-        last - first + 1,
-        last,
-        all_done=all_done[last],
-        limit=limit,
-        at_limit=options.at_limit,
-    )
+    return segments_up_to(is_end, stream, all_done=all_done, limit=limit, at_limit=options.at_limit)
 
 
 def _without_missing_obs(segments: Segments, notes: list[str]) -> Segments:

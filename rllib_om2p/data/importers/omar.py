@@ -34,7 +34,7 @@ from rllib_om2p.data.importers.recording import (
     Segments,
     check_limit,
     cut,
-    make_segments,
+    segments_up_to,
 )
 from rllib_om2p.data.schema import AgentSpec, AnyArray, BoolArray, DataError
 
@@ -189,18 +189,7 @@ def _find_episodes(
         done = np.all([_flags(file, start, stop) for file in seed.files["dones"]], axis=0)
         all_done[start:stop] = done
         is_end[start:stop] = done | _breaks(seed, start, stop)
-    is_end[-1] = True
-    last = np.flatnonzero(is_end)
-    first = np.append(0, last[:-1] + 1)
-    return make_segments(
-        stream,
-        first,
-        last - first + 1,
-        last,
-        all_done=all_done[last],
-        limit=limit,
-        at_limit=options.at_limit,
-    )
+    return segments_up_to(is_end, stream, all_done=all_done, limit=limit, at_limit=options.at_limit)
 
 
 def _breaks(seed: _Seed, start: int, stop: int) -> BoolArray:

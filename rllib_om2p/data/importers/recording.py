@@ -147,6 +147,36 @@ def make_segments(
     )
 
 
+def segments_up_to(
+    is_end: BoolArray,
+    stream: int,
+    *,
+    all_done: BoolArray,
+    limit: int | None,
+    at_limit: AtLimit | None,
+) -> Segments:
+    """Return the episodes of rows that are all steps: each goes up to a marked row.
+
+    Args:
+        is_end: Whether an episode ends with a row, (rows,); the last row ends one in any case.
+        stream: Where the rows stand.
+        all_done: Whether all agents are done at a row, (rows,).
+        limit: The time limit.
+        at_limit: What an end at the limit is, see `make_segments`.
+    """
+    last = np.union1d(np.flatnonzero(is_end), len(is_end) - 1)
+    first = np.append(0, last[:-1] + 1)
+    return make_segments(
+        stream,
+        first,
+        last - first + 1,
+        last,
+        all_done=all_done[last],
+        limit=limit,
+        at_limit=at_limit,
+    )
+
+
 def check_limit(segments: Segments, limit: int | None, where: Callable[[int], str]) -> None:
     """Refuse episodes that are longer than the time limit.
 

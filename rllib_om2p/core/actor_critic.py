@@ -1,38 +1,32 @@
 """What most algorithms here are: an actor and an ensemble of critics for each agent.
 
-`ActorCriticConfig` holds their common settings, `ActorCritic` the stacked networks, `CriticLoss`
-temporal-difference learning under the actors' own actions. An algorithm brings its actor and its
-actor's loss. Axes are (group, batch, feature), critics' values (member, agent, batch).
+`ActorCriticConfig` holds their common settings, `ActorCritic` the stacked networks; the critics'
+loss is `critic_loss.py`'s. An algorithm brings its actor and its actor's loss. Axes are (group,
+batch, feature).
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from ray.rllib.algorithms.algorithm_config import NotProvided
 from ray.rllib.utils.annotations import override
 from torch import Tensor, nn
 
-from rllib_om2p.core.agent_groups import AgentGroup, GroupBatch, JointBatch, RowLayout
+from rllib_om2p.core.agent_groups import AgentGroup, RowLayout
 from rllib_om2p.core.config import OfflineConfig
+from rllib_om2p.core.critic_loss import Critic, CriticLoss
 from rllib_om2p.core.phases import Networks
-from rllib_om2p.core.shared_noise import shared_normal
 from rllib_om2p.nets.critics import CriticEnsemble
-from rllib_om2p.nets.mixers import vdn
 from rllib_om2p.nets.sharing import SharedNet, without_sharing
-from rllib_om2p.ops.averages import batch_mean
-from rllib_om2p.ops.bellman import Aggregate, aggregate, td_loss, td_target
+from rllib_om2p.ops.bellman import Aggregate
 from rllib_om2p.ops.discrete import snap
 
 if TYPE_CHECKING:
     from typing import Self
-
-Critic = Literal["own", "vdn"]
-NextActions = Callable[[int, GroupBatch, Tensor], Tensor]
 
 
 class ActorCriticConfig(OfflineConfig):
@@ -213,133 +207,3 @@ class ActorCritic(Networks):
     def target_pairs(self) -> tuple[list[Tensor], list[Tensor]]:
         """Return the target critics' parameters and the critics'."""
         return list(self.target_critics.parameters()), list(self.critics.parameters())
-
-
-@dataclass(frozen=True, kw_only=True)
-class CriticLoss:
-    """Temporal-difference loss of the critics [OM2P eq. 7].
-
-    Attributes:
-        networks: The algorithm's networks.
-        gamma: Discount.
-        aggregate: How the target ensemble becomes one value.
-        critic: "own": each agent's rewards and value; "vdn": the team's reward and the sum of
-            the agents' values.
-        teams: Each team's agents, as positions in the concatenation of the groups.
-        next_actions: `(group_index, group, draws)` to the actions at the next observation that the
-            target is made of; the actors' own if None.
-        shared_noise: Whether a team's agents act by the same noise.
-        mix: How "vdn" makes a team's value of its agents'; see `nets.mixers`.
-    """
-
-    networks: ActorCritic
-    gamma: float
-    aggregate: Aggregate
-    critic: Critic
-    teams: Sequence[Sequence[int]]
-    next_actions: NextActions | None = None
-    shared_noise: bool = False
-    mix: Callable[[Sequence[Tensor], Sequence[Sequence[int]]], Tensor] = vdn
-
-    def draw(self, batch: JointBatch, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """Return the noise of the next actions, (G, B, A) per group."""
-        if self.shared_noise:
-            return shared_normal(batch, self.teams, generator)
-        return tuple(normal_like(group.actions, generator) for group in batch.groups)
-
-    def __call__(
-        self, batch: JointBatch, draws: Sequence[Tensor]
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the losses, (N,) or () for the teams, and the mean values."""
-        with torch.no_grad():
-            next_q = self.next_values(batch, draws)
-        q = [
-            critic(group.obs, group.actions)
-            for critic, group in zip(self.networks.critics, batch.groups, strict=True)
-        ]
-        if self.critic == "vdn":
-            return self._team_loss(batch, q, next_q)
-        losses = [
-            td_loss(
-                values,
-                td_target(
-                    group.rewards,
-                    aggregate(next_values, self.aggregate),
-                    group.terminateds,
-                    gamma=self.gamma,
-                ),
-                group.alive,
-            )
-            for values, next_values, group in zip(q, next_q, batch.groups, strict=True)
-        ]
-        means = torch.cat([values.mean(dim=(0, 2)) for values in q])
-        return torch.cat(losses), {"q": means.detach()}
-
-    def next_values(self, batch: JointBatch, draws: Sequence[Tensor]) -> list[Tensor]:
-        """Return each group's values of the next observation, (K, G, B), without gradient."""
-        return [
-            target(group.next_obs, self._next_actions(index, group, noise))
-            for index, (target, group, noise) in enumerate(
-                zip(self.networks.target_critics, batch.groups, draws, strict=True)
-            )
-        ]
-
-    def _next_actions(self, index: int, group: GroupBatch, noise: Tensor) -> Tensor:
-        if self.next_actions is not None:
-            return self.next_actions(index, group, noise)
-        return self.networks.act(index, group.next_obs, noise, group.next_action_mask)
-
-    def _team_loss(
-        self, batch: JointBatch, q: Sequence[Tensor], next_q: Sequence[Tensor]
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        # An absent agent has no value, and one whose episode ends here has none afterwards.
-        now = [of_present(v, g.alive) for v, g in zip(q, batch.groups, strict=True)]
-        after = [
-            of_present(v * (1 - g.terminateds), g.next_alive)
-            for v, g in zip(next_q, batch.groups, strict=True)
-        ]
-        target = td_target(
-            batch.team_rewards,
-            aggregate(self.mix(after, self.teams), self.aggregate),
-            batch.team_terminateds,
-            gamma=self.gamma,
-        )
-        team = self.mix(now, self.teams)
-        return td_loss(team, target).sum(), {"q": team.mean().detach()}
-
-
-def of_present(values: Tensor, alive: Tensor | None) -> Tensor:
-    """Return values (..., G, B) that are 0 where an agent is absent; `alive` is (G, B) or None."""
-    return values if alive is None else values * alive
-
-
-def unit_magnitude(
-    values: Tensor, critic: Critic, teams: Sequence[Sequence[int]], alive: Tensor | None = None
-) -> Tensor:
-    """Return the policies' values (N, B) divided by their mean magnitude over the batch.
-
-    With "vdn" only the teams' sums mean anything; each agent gets an equal share of its team's.
-
-    Args:
-        values: Of all agents, (N, B).
-        critic: What they are.
-        teams: Each team's agents, as rows of `values`.
-        alive: Presence of the agents, (N, B), or None; those who are absent have no value.
-    """
-    present = of_present(values.detach(), alive)
-    if critic == "own":
-        magnitude = batch_mean(present.abs(), alive)
-    else:
-        sums = vdn([present[None]], teams)[0].abs()
-        anyone = None if alive is None else vdn([alive[None]], teams)[0].clamp(max=1)
-        means = batch_mean(sums, anyone)
-        share = {a: means[m] / len(team) for m, team in enumerate(teams) for a in team}
-        magnitude = torch.stack([share[agent] for agent in range(len(values))])
-    return values / magnitude[:, None].clamp(min=torch.finfo(values.dtype).eps)
-
-
-def normal_like(actions: Tensor, generator: torch.Generator) -> Tensor:
-    """Return standard normal noise of the actions' shape, from the learner's generator."""
-    return torch.randn(
-        actions.shape, generator=generator, device=actions.device, dtype=actions.dtype
-    )

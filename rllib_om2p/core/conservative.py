@@ -16,8 +16,9 @@ from ray.rllib.algorithms.algorithm_config import NotProvided
 from ray.rllib.utils.annotations import override
 from torch import Tensor
 
-from rllib_om2p.core.actor_critic import ActorCritic, CriticLoss
+from rllib_om2p.core.actor_critic import ActorCritic
 from rllib_om2p.core.agent_groups import GroupBatch, JointBatch, RowLayout
+from rllib_om2p.core.critic_loss import CriticLoss
 from rllib_om2p.core.deterministic import DeterministicConfig
 from rllib_om2p.core.phases import Phase
 from rllib_om2p.nets.critics import CriticEnsemble

@@ -20,9 +20,10 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.utils.annotations import override
 from torch import Tensor, nn
 
-from rllib_om2p.core.actor_critic import ActorCritic, ActorCriticConfig, CriticLoss
+from rllib_om2p.core.actor_critic import ActorCritic, ActorCriticConfig
 from rllib_om2p.core.agent_groups import AgentGroup, GroupBatch, RowLayout
 from rllib_om2p.core.config import OfflineConfig
+from rllib_om2p.core.critic_loss import CriticLoss
 from rllib_om2p.core.phases import Phase
 from rllib_om2p.core.rl_module import AgentModule
 from rllib_om2p.nets.critics import CriticEnsemble

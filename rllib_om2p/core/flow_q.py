@@ -19,15 +19,10 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.utils.annotations import override
 from torch import Tensor, nn
 
-from rllib_om2p.core.actor_critic import (
-    ActorCritic,
-    ActorCriticConfig,
-    Critic,
-    normal_like,
-    unit_magnitude,
-)
+from rllib_om2p.core.actor_critic import ActorCritic, ActorCriticConfig
 from rllib_om2p.core.agent_groups import AgentGroup, JointBatch, RowLayout
 from rllib_om2p.core.config import OfflineConfig
+from rllib_om2p.core.critic_loss import Critic, normal_like, unit_magnitude
 from rllib_om2p.core.generative import FlowModel, PathDraws
 from rllib_om2p.core.phases import Networks, Phase
 from rllib_om2p.core.rl_module import AgentModule

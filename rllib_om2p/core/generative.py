@@ -12,8 +12,8 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from rllib_om2p.core.actor_critic import normal_like
 from rllib_om2p.core.agent_groups import GroupBatch
+from rllib_om2p.core.critic_loss import normal_like
 from rllib_om2p.nets.field import FieldNet
 from rllib_om2p.ops.diffusion import LAST_TIME, diffuse, diffusion_action, noise_loss
 from rllib_om2p.ops.flow_matching import euler_action, flow_matching_loss

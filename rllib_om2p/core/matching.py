@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from rllib_om2p.core.actor_critic import normal_like
+from rllib_om2p.core.critic_loss import normal_like
 from rllib_om2p.nets.sharing import SharedNet
 from rllib_om2p.nets.velocity import VelocityNet
 from rllib_om2p.ops.mean_flow import (

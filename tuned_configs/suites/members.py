@@ -35,8 +35,8 @@ class Member(NamedTuple):
         return SEARCH_SPACES[self.name]
 
 
-# An update of these three costs five to ten times one of the others. Compiling changes rounding only
-# and halves their time; the others end before their compilation would have paid.
+# An update of these three costs five to ten times one of the others. Compiling changes rounding
+# only and halves their time; the others end before their compilation would have paid.
 _COMPILED = {"torch_compile": True}
 # Of each of three proposals; 12 in all, where OMAR's code for these tasks draws 10. With 10 of each
 # a run would take several times as long.

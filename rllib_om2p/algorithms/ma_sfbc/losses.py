@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from rllib_om2p.algorithms.ma_sfbc.networks import SfBCNetworks
-from rllib_om2p.core.actor_critic import CriticLoss
 from rllib_om2p.core.agent_groups import JointBatch
+from rllib_om2p.core.critic_loss import CriticLoss
 from rllib_om2p.core.generative import PathDraws
 from rllib_om2p.nets.critics import CriticEnsemble
 from rllib_om2p.ops.bellman import softmax_value

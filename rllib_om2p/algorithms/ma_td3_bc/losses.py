@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rllib_om2p.core.actor_critic import Critic, unit_magnitude
 from rllib_om2p.core.agent_groups import JointBatch
+from rllib_om2p.core.critic_loss import Critic, unit_magnitude
 from rllib_om2p.core.deterministic import DeterministicActorCritic
 from rllib_om2p.ops.averages import batch_mean, mean_square
 

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from ray.rllib.algorithms.algorithm_config import NotProvided
 from ray.rllib.utils.annotations import override
 
-from rllib_om2p.core.actor_critic import ActorCritic, CriticLoss
+from rllib_om2p.core.actor_critic import ActorCritic
 from rllib_om2p.core.agent_groups import RowLayout
 from rllib_om2p.core.algorithm import Algorithm
+from rllib_om2p.core.critic_loss import CriticLoss
 from rllib_om2p.core.flow_q import FlowQConfig
 from rllib_om2p.nets import mixers
 

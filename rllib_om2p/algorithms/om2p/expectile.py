@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from rllib_om2p.algorithms.om2p.networks import OM2PNetworks
-from rllib_om2p.core.actor_critic import Critic, CriticLoss, of_present
 from rllib_om2p.core.agent_groups import JointBatch
+from rllib_om2p.core.critic_loss import Critic, CriticLoss, of_present
 from rllib_om2p.core.phases import Phase
 from rllib_om2p.nets.mixers import vdn
 from rllib_om2p.ops.bellman import Aggregate, aggregate, expectile_loss

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from rllib_om2p.algorithms.om2p.networks import OM2PNetworks
-from rllib_om2p.core.actor_critic import Critic, normal_like, unit_magnitude
 from rllib_om2p.core.agent_groups import GroupBatch, JointBatch
+from rllib_om2p.core.critic_loss import Critic, normal_like, unit_magnitude
 from rllib_om2p.core.matching import MatchingDraws, MeanFlowMatching
 from rllib_om2p.core.shared_noise import shared_normal
 from rllib_om2p.nets.velocity import VelocityNet

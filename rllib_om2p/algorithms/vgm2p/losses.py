@@ -22,8 +22,8 @@ from rllib_om2p.algorithms.vgm2p.networks import (
     with_labels,
     without_label,
 )
-from rllib_om2p.core.actor_critic import normal_like
 from rllib_om2p.core.agent_groups import GroupBatch, JointBatch
+from rllib_om2p.core.critic_loss import normal_like
 from rllib_om2p.core.matching import MatchingDraws, MeanFlowMatching
 from rllib_om2p.nets.sharing import SharedNet
 from rllib_om2p.nets.velocity import VelocityNet

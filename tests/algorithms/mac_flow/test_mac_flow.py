@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rllib_om2p.algorithms.mac_flow import MACFlowConfig
-from rllib_om2p.core.actor_critic import CriticLoss
+from rllib_om2p.core.critic_loss import CriticLoss
 from rllib_om2p.core.flow_q import FlowQLoss
 from rllib_om2p.core.generative import FlowModel
 from rllib_om2p.nets import mixers

@@ -7,7 +7,7 @@ import torch
 
 from rllib_om2p import OM2PConfig
 from rllib_om2p.algorithms.om2p.expectile import ExpectileCriticLoss, ValueLoss
-from rllib_om2p.core.actor_critic import CriticLoss
+from rllib_om2p.core.critic_loss import CriticLoss
 from tests.algorithms import toys
 from tests.algorithms.om2p.test_losses import (
     BATCH,

@@ -8,8 +8,8 @@ import torch
 from rllib_om2p.algorithms.om2p import OM2PConfig
 from rllib_om2p.algorithms.om2p.losses import ActorDraws, ActorLoss
 from rllib_om2p.algorithms.om2p.networks import OM2PNetworks
-from rllib_om2p.core.actor_critic import CriticLoss
 from rllib_om2p.core.agent_groups import AgentGroup, GroupBatch, JointBatch
+from rllib_om2p.core.critic_loss import CriticLoss
 from rllib_om2p.core.matching import Derivative, MatchingDraws, MeanFlowMatching
 from rllib_om2p.data.schema import AgentSpec
 from rllib_om2p.ops.times import time_table

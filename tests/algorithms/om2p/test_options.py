@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rllib_om2p import OM2PConfig
-from rllib_om2p.core.actor_critic import CriticLoss
+from rllib_om2p.core.critic_loss import CriticLoss
 from tests.algorithms.om2p.test_losses import GAMMA, make_actor_loss, make_batch, make_networks
 from tests.small_data import UNEQUAL, write_discrete, write_random
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from rllib_om2p.core.actor_critic import unit_magnitude
+from rllib_om2p.core.critic_loss import unit_magnitude
 
 VALUES = torch.tensor([[1.0, -3.0], [2.0, 2.0], [4.0, 0.0]])
 TEAMS = ((0, 2), (1,))

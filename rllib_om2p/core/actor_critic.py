@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from ray.rllib.algorithms.algorithm_config import NotProvided
@@ -27,6 +27,9 @@ from rllib_om2p.ops.discrete import snap
 
 if TYPE_CHECKING:
     from typing import Self
+
+
+Net = TypeVar("Net", bound=nn.Module)
 
 
 class ActorCriticConfig(OfflineConfig):
@@ -94,6 +97,54 @@ class ActorCriticConfig(OfflineConfig):
         self._check_one_of("target_aggregate", ("mean", "min"))
         self._check_positive("num_critics")
 
+    def build_actor(
+        self,
+        net: Callable[..., Net],
+        group: AgentGroup,
+        generator: torch.Generator,
+        num_labels: int = 0,
+    ) -> Net:
+        """Return the policy networks of one group's agents.
+
+        Args:
+            net: An `AgentNet`.
+            group: The agents.
+            generator: Of the first weights.
+            num_labels: Features beside the observation.
+        """
+        obs_dim = group.obs_dim + num_labels
+        return self._actors(net, len(group), obs_dim, group.action_dim, generator)
+
+    def build_shared_actor(
+        self,
+        net: Callable[..., nn.Module],
+        group: AgentGroup,
+        num_agents: int,
+        generator: torch.Generator,
+        num_labels: int = 0,
+    ) -> SharedNet:
+        """Return one network that a group's agents share, of `num_agents` in all groups."""
+        obs_dim = group.obs_dim + num_labels + num_agents
+        stack = self._actors(net, 1, obs_dim, group.action_dim, generator)
+        return SharedNet(stack, group.identities(num_agents))
+
+    def _actors(
+        self,
+        net: Callable[..., Net],
+        num_stacks: int,
+        obs_dim: int,
+        action_dim: int,
+        generator: torch.Generator,
+    ) -> Net:
+        return net(
+            num_stacks,
+            obs_dim,
+            action_dim,
+            self.actor_hidden,
+            layer_norm=self.actor_layer_norm,
+            generator=generator,
+        )
+
     def build_critic(self, group: AgentGroup, generator: torch.Generator) -> CriticEnsemble:
         """Return the critics of one group's agents."""
         return self._critics(len(group), group.obs_dim, group.action_dim, generator)
@@ -127,6 +178,14 @@ class ActorCriticConfig(OfflineConfig):
             critic=self.critic,
             teams=tuple(team.agents for team in layout.teams),
         )
+
+    @property
+    def actor_model_config(self) -> dict[str, Any]:
+        """What an RLModule needs to build an agent's actor."""
+        return {
+            "actor_hidden": tuple(self.actor_hidden),
+            "actor_layer_norm": self.actor_layer_norm,
+        }
 
     @property
     def critic_model_config(self) -> dict[str, Any]:

@@ -90,14 +90,7 @@ class DeterministicConfig(ActorCriticConfig):
         """Return stacked actors, critics and the targets of both."""
         return DeterministicActorCritic(
             groups,
-            lambda group: DeterministicPolicy(
-                len(group),
-                group.obs_dim,
-                group.action_dim,
-                self.actor_hidden,
-                layer_norm=self.actor_layer_norm,
-                generator=generator,
-            ),
+            lambda group: self.build_actor(DeterministicPolicy, group, generator),
             lambda group: self.build_critic(group, generator),
         )
 
@@ -118,10 +111,7 @@ class DeterministicConfig(ActorCriticConfig):
         """Return the spec of the agents' modules."""
         return RLModuleSpec(
             module_class=DeterministicModule,
-            model_config={
-                "actor_hidden": tuple(self.actor_hidden),
-                "actor_layer_norm": self.actor_layer_norm,
-            },
+            model_config=self.actor_model_config,
         )
 
 
@@ -183,13 +173,7 @@ class DeterministicModule(AgentModule):
 
     def build_networks(self) -> None:
         """Create the policy."""
-        self.actor = DeterministicPolicy(
-            1,
-            self.obs_dim,
-            self.action_dim,
-            self.model_config["actor_hidden"],
-            layer_norm=self.model_config["actor_layer_norm"],
-        )
+        self.actor = self.build_actor(DeterministicPolicy)
 
     def act(self, obs: Tensor, noise: Tensor | None, action_mask: Tensor | None = None) -> Tensor:
         """Return points (1, B, A) of normalised observations (1, B, O); noise plays no part."""

@@ -28,7 +28,7 @@ from rllib_om2p.core.phases import Networks, Phase
 from rllib_om2p.core.rl_module import AgentModule
 from rllib_om2p.nets.field import FieldNet
 from rllib_om2p.nets.policies import NoisePolicy
-from rllib_om2p.nets.sharing import SharedNet, append_identity
+from rllib_om2p.nets.sharing import append_identity
 from rllib_om2p.ops.averages import batch_mean, mean_square
 
 if TYPE_CHECKING:
@@ -96,16 +96,10 @@ class FlowQConfig(ActorCriticConfig):
         num_agents = sum(len(group) for group in groups)
 
         def policy(net: Any, group: AgentGroup) -> nn.Module:
-            shared = self.shares_parameters
-            built: nn.Module = net(
-                1 if shared else len(group),
-                group.obs_dim + (num_agents if shared else 0),
-                group.action_dim,
-                self.actor_hidden,
-                layer_norm=self.actor_layer_norm,
-                generator=generator,
-            )
-            return SharedNet(built, group.identities(num_agents)) if shared else built
+            if self.shares_parameters:
+                return self.build_shared_actor(net, group, num_agents, generator)
+            built: nn.Module = self.build_actor(net, group, generator)
+            return built
 
         def critic(group: AgentGroup) -> nn.Module:
             if self.shares_parameters:
@@ -141,8 +135,7 @@ class FlowQConfig(ActorCriticConfig):
         return RLModuleSpec(
             module_class=FlowQModule,
             model_config={
-                "actor_hidden": tuple(self.actor_hidden),
-                "actor_layer_norm": self.actor_layer_norm,
+                **self.actor_model_config,
                 "num_agents": len(self.dataset_spec.agents) if shared else 0,
             },
         )
@@ -240,13 +233,7 @@ class FlowQModule(AgentModule):
 
     def build_networks(self) -> None:
         """Create the student; a shared one is told the agent's identity."""
-        self.actor = NoisePolicy(
-            1,
-            self.obs_dim + self.model_config["num_agents"],
-            self.action_dim,
-            self.model_config["actor_hidden"],
-            layer_norm=self.model_config["actor_layer_norm"],
-        )
+        self.actor = self.build_actor(NoisePolicy)
 
     def act(self, obs: Tensor, noise: Tensor | None, action_mask: Tensor | None = None) -> Tensor:
         """Return points in [-1, 1].

@@ -7,8 +7,8 @@ reading, saving or syncing a module are the same memory.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import gymnasium as gym
 import torch
@@ -16,7 +16,10 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from torch import Tensor, nn
 
+from rllib_om2p.nets.critics import CriticEnsemble
 from rllib_om2p.ops.discrete import choose
+
+Net = TypeVar("Net", bound=nn.Module)
 
 NOISE = "noise"
 SHARED_NOISE = "shared_noise"
@@ -64,6 +67,33 @@ class AgentModule(TorchRLModule):
     def build_networks(self) -> None:
         """Create the networks, each with a leading axis of one agent."""
         raise TypeError(f"{type(self).__name__} must define build_networks().")
+
+    def build_actor(self, net: Callable[..., Net], num_labels: int = 0) -> Net:
+        """Return a policy's network, of the model config's `actor_hidden` and `actor_layer_norm`.
+
+        Args:
+            net: An `AgentNet`.
+            num_labels: Features beside the observation, not counting the agent's `identity`.
+        """
+        return net(
+            1,
+            self.obs_dim + num_labels + len(self.identity),
+            self.action_dim,
+            self.model_config["actor_hidden"],
+            layer_norm=self.model_config["actor_layer_norm"],
+        )
+
+    def build_critic(self) -> CriticEnsemble:
+        """Return the agent's critics, of `ActorCriticConfig.critic_model_config`'s entries."""
+        config = self.model_config
+        return CriticEnsemble(
+            1,
+            config["num_critics"],
+            self.obs_dim,
+            self.action_dim,
+            config["critic_hidden"],
+            layer_norm=config["critic_layer_norm"],
+        )
 
     @property
     def noise_teams(self) -> Sequence[Sequence[str]] | None:

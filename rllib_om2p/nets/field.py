@@ -8,39 +8,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from rllib_om2p.nets.mlp import StackedMLP
+from rllib_om2p.nets.agent_net import AgentNet
 from rllib_om2p.ops.shapes import check_stacked, check_times
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    pass
 
 
-class FieldNet(nn.Module):
+class FieldNet(AgentNet):
     """One MLP per agent on the concatenated (obs, z, r), the time raw."""
 
-    def __init__(
-        self,
-        num_agents: int,
-        obs_dim: int,
-        action_dim: int,
-        hidden: Sequence[int],
-        *,
-        layer_norm: bool = False,
-        generator: torch.Generator | None = None,
-    ) -> None:
-        """Build the stack `mlp`; see `StackedMLP` for its parameters."""
-        super().__init__()
-        self.num_agents, self.obs_dim, self.action_dim = num_agents, obs_dim, action_dim
-        self.mlp = StackedMLP(
-            num_agents,
-            obs_dim + action_dim + 1,
-            hidden,
-            action_dim,
-            layer_norm=layer_norm,
-            generator=generator,
-        )
+    num_points = 1
+    num_times = 1
 
     def forward(self, obs: Tensor, z: Tensor, r: Tensor) -> Tensor:
         """Return the field's vector, (G, B, A).

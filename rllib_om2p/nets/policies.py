@@ -8,44 +8,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from rllib_om2p.nets.mlp import StackedMLP
+from rllib_om2p.nets.agent_net import AgentNet
 from rllib_om2p.ops.shapes import check_stacked
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    pass
 
 # Of half the box: narrower, the likelihood of a repeated action is without bound.
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
 
 
-class ObservationNet(nn.Module):
-    """One MLP per agent from observations to `features_per_action` numbers per action feature."""
-
-    features_per_action = 1
-
-    def __init__(
-        self,
-        num_agents: int,
-        obs_dim: int,
-        action_dim: int,
-        hidden: Sequence[int],
-        *,
-        layer_norm: bool = False,
-        generator: torch.Generator | None = None,
-    ) -> None:
-        """Build the stack `mlp`; see `StackedMLP` for its parameters."""
-        super().__init__()
-        self.num_agents, self.obs_dim, self.action_dim = num_agents, obs_dim, action_dim
-        self.mlp = StackedMLP(
-            num_agents,
-            obs_dim,
-            hidden,
-            self.features_per_action * action_dim,
-            layer_norm=layer_norm,
-            generator=generator,
-        )
+class ObservationNet(AgentNet):
+    """One MLP per agent from observations alone."""
 
     def output(self, obs: Tensor) -> Tensor:
         """Return the MLPs' output for normalised observations (G, B, O)."""
@@ -85,29 +61,14 @@ class GaussianPolicy(ObservationNet):
         return torch.tanh(mean), log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
 
 
-class NoisePolicy(ObservationNet):
+class NoisePolicy(AgentNet):
     """A point for each observation and noise, in one pass; nothing keeps it inside the box."""
 
-    def __init__(
-        self,
-        num_agents: int,
-        obs_dim: int,
-        action_dim: int,
-        hidden: Sequence[int],
-        *,
-        layer_norm: bool = False,
-        generator: torch.Generator | None = None,
-    ) -> None:
-        """Build the stack `mlp` on the concatenated (obs, noise)."""
-        super().__init__(
-            num_agents,
-            obs_dim + action_dim,
-            action_dim,
-            hidden,
-            layer_norm=layer_norm,
-            generator=generator,
-        )
+    num_points = 1
 
     def forward(self, obs: Tensor, noise: Tensor) -> Tensor:
         """Return points (G, B, A) of normalised observations (G, B, O) and noise (G, B, A)."""
-        return self.output(torch.cat((obs, noise), dim=-1))
+        check_stacked("obs", obs, self.num_agents, self.obs_dim)
+        check_stacked("noise", noise, self.num_agents, self.action_dim)
+        output: Tensor = self.mlp(torch.cat((obs, noise), dim=-1))
+        return output

@@ -59,5 +59,5 @@ def test_noise_stands_behind_the_observation():
     policy = NoisePolicy(3, 4, 2, (8,))
     obs, noise = normal(3, 6, 4), normal(3, 6, 2)
     torch.testing.assert_close(policy(obs, noise), policy.mlp(torch.cat((obs, noise), -1)))
-    with pytest.raises(ValueError, match=r"obs must be \(3, batch, 6\)"):
+    with pytest.raises(ValueError, match=r"noise must be \(3, batch, 2\)"):
         policy(obs, normal(3, 6, 3))

@@ -65,13 +65,7 @@ class BCModule(AgentModule):
         self.policy = make_policy(
             config["policy"], is_discrete=self.is_discrete, num_steps=config["sampling_steps"]
         )
-        self.actor = self.policy.net(
-            1,
-            self.obs_dim,
-            self.action_dim,
-            config["actor_hidden"],
-            layer_norm=config["actor_layer_norm"],
-        )
+        self.actor = self.build_actor(self.policy.net)
 
     def act(self, obs: Tensor, noise: Tensor | None, action_mask: Tensor | None = None) -> Tensor:
         """Return points (1, B, A) of normalised observations (1, B, O).

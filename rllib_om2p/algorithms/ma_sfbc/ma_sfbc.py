@@ -91,14 +91,7 @@ class MASfBCConfig(ActorCriticConfig):
         """Return stacked diffusion models and critics."""
         return SfBCNetworks(
             groups,
-            lambda group: FieldNet(
-                len(group),
-                group.obs_dim,
-                group.action_dim,
-                self.actor_hidden,
-                layer_norm=self.actor_layer_norm,
-                generator=generator,
-            ),
+            lambda group: self.build_actor(FieldNet, group, generator),
             lambda group: self.build_critic(group, generator),
             diffusion=DiffusionModel(self.diffusion_steps),
         )
@@ -135,8 +128,7 @@ class MASfBCConfig(ActorCriticConfig):
             module_class=SfBCModule,
             model_config={
                 **self.critic_model_config,
-                "actor_hidden": tuple(self.actor_hidden),
-                "actor_layer_norm": self.actor_layer_norm,
+                **self.actor_model_config,
                 "diffusion_steps": self.diffusion_steps,
                 "num_candidates": self.num_candidates,
                 "alpha": self.alpha,

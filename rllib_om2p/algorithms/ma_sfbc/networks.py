@@ -89,21 +89,8 @@ class SfBCModule(AgentModule):
         """Create the diffusion model and the critic."""
         config = self.model_config
         self.diffusion = DiffusionModel(config["diffusion_steps"])
-        self.actor = FieldNet(
-            1,
-            self.obs_dim,
-            self.action_dim,
-            config["actor_hidden"],
-            layer_norm=config["actor_layer_norm"],
-        )
-        self.critic = CriticEnsemble(
-            1,
-            config["num_critics"],
-            self.obs_dim,
-            self.action_dim,
-            config["critic_hidden"],
-            layer_norm=config["critic_layer_norm"],
-        )
+        self.actor = self.build_actor(FieldNet)
+        self.critic = self.build_critic()
 
     def act(self, obs: Tensor, noise: Tensor | None, action_mask: Tensor | None = None) -> Tensor:
         """Return the selected candidates, (1, B, A).

@@ -15,7 +15,6 @@ from rllib_om2p.algorithms.om2p.released import released_action
 from rllib_om2p.core.actor_critic import ActorCritic
 from rllib_om2p.core.agent_groups import AgentGroup, JointBatch
 from rllib_om2p.core.rl_module import AgentModule
-from rllib_om2p.nets.critics import CriticEnsemble
 from rllib_om2p.nets.mlp import StackedMLP
 from rllib_om2p.nets.velocity import VelocityNet
 from rllib_om2p.ops.discrete import snap
@@ -122,22 +121,9 @@ class OM2PModule(AgentModule):
     def build_networks(self) -> None:
         """Create the average-velocity network and, for `best_of_n`, the critic."""
         config = self.model_config
-        self.actor = VelocityNet(
-            1,
-            self.obs_dim,
-            self.action_dim,
-            config["actor_hidden"],
-            layer_norm=config["actor_layer_norm"],
-        )
+        self.actor = self.build_actor(VelocityNet)
         if config["best_of_n"] > 1:
-            self.critic = CriticEnsemble(
-                1,
-                config["num_critics"],
-                self.obs_dim,
-                self.action_dim,
-                config["critic_hidden"],
-                layer_norm=config["critic_layer_norm"],
-            )
+            self.critic = self.build_critic()
 
     def act(self, obs: Tensor, noise: Tensor | None, action_mask: Tensor | None = None) -> Tensor:
         """Return points in [-1, 1].

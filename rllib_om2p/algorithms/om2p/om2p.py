@@ -201,14 +201,7 @@ class OM2PConfig(ActorCriticConfig):
         num_agents = sum(len(group) for group in groups)
 
         def build_actor(group: AgentGroup) -> VelocityNet:
-            return VelocityNet(
-                len(group),
-                group.obs_dim,
-                group.action_dim,
-                self.actor_hidden,
-                layer_norm=self.actor_layer_norm,
-                generator=generator,
-            )
+            return self.build_actor(VelocityNet, group, generator)
 
         def build_critic(group: AgentGroup) -> CriticEnsemble:
             return self.build_critic(group, generator)
@@ -292,8 +285,7 @@ class OM2PConfig(ActorCriticConfig):
             module_class=OM2PModule,
             model_config={
                 **self.critic_model_config,
-                "actor_hidden": tuple(self.actor_hidden),
-                "actor_layer_norm": self.actor_layer_norm,
+                **self.actor_model_config,
                 "form": self.form,
                 "sampling_steps": self.sampling_steps,
                 "best_of_n": self.best_of_n,

@@ -58,13 +58,7 @@ class VGM2PModule(AgentModule):
 
     def build_networks(self) -> None:
         """Create the average-velocity network; a shared one is told the agent's identity."""
-        self.actor = VelocityNet(
-            1,
-            self.obs_dim + NUM_LABEL_FEATURES + self.model_config["num_agents"],
-            self.action_dim,
-            self.model_config["actor_hidden"],
-            layer_norm=self.model_config["actor_layer_norm"],
-        )
+        self.actor = self.build_actor(VelocityNet, NUM_LABEL_FEATURES)
 
     def act(self, obs: Tensor, noise: Tensor | None, action_mask: Tensor | None = None) -> Tensor:
         """Return points in [-1, 1].

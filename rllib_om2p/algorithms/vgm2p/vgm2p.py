@@ -26,7 +26,6 @@ from rllib_om2p.core.algorithm import Algorithm
 from rllib_om2p.core.config import OfflineConfig
 from rllib_om2p.core.matching import Derivative, MeanFlowMatching, check_derivative
 from rllib_om2p.core.phases import Networks, Phase
-from rllib_om2p.nets.sharing import SharedNet
 from rllib_om2p.nets.velocity import VelocityNet
 from rllib_om2p.ops.times import time_table
 
@@ -146,28 +145,16 @@ class VGM2PConfig(ActorCriticConfig):
     ) -> VGM2PNetworks:
         """Return actors and critics, one per agent or one for the agents of a group."""
         num_agents = sum(len(group) for group in groups)
-
-        def velocity_net(num_stacks: int, obs_dim: int, action_dim: int) -> VelocityNet:
-            return VelocityNet(
-                num_stacks,
-                obs_dim + NUM_LABEL_FEATURES,
-                action_dim,
-                self.actor_hidden,
-                layer_norm=self.actor_layer_norm,
-                generator=generator,
-            )
-
         if not self.share_parameters:
             return VGM2PNetworks(
                 groups,
-                lambda group: velocity_net(len(group), group.obs_dim, group.action_dim),
+                lambda group: self.build_actor(VelocityNet, group, generator, NUM_LABEL_FEATURES),
                 lambda group: self.build_critic(group, generator),
             )
         return VGM2PNetworks(
             groups,
-            lambda group: SharedNet(
-                velocity_net(1, group.obs_dim + num_agents, group.action_dim),
-                group.identities(num_agents),
+            lambda group: self.build_shared_actor(
+                VelocityNet, group, num_agents, generator, NUM_LABEL_FEATURES
             ),
             lambda group: self.build_shared_critic(group, num_agents, generator),
         )
@@ -203,8 +190,7 @@ class VGM2PConfig(ActorCriticConfig):
             module_class=VGM2PModule,
             model_config={
                 "num_agents": len(self.dataset_spec.agents) if self.share_parameters else 0,
-                "actor_hidden": tuple(self.actor_hidden),
-                "actor_layer_norm": self.actor_layer_norm,
+                **self.actor_model_config,
             },
         )
 

@@ -85,6 +85,13 @@ def test_your_own_environment(example, tmp_path):
     assert OfflineDataset.open(out).spec.agent_ids == ("left", "right")
 
 
+def test_your_own_algorithm(example, spread, tmp_path):
+    out = tmp_path / "mine"
+    shown = example("your_own_algorithm", spread, "--out", str(out), "--updates", "3")
+    assert re.search(r"team return \d+\.\d", shown)
+    assert read_marker(out)
+
+
 def test_train_then_evaluate_and_act(example, spread, tmp_path):
     out = str(tmp_path / "run")
     small = ["--iterations", "1", "--updates", "3", "--episodes", "2"]

@@ -1,0 +1,77 @@
+"""An algorithm of your own: a config, a loss, an Algorithm; the rest of the package comes with it.
+
+    python examples/your_own_algorithm.py data/simple_spread-medium --out runs/mine
+
+Advantage-weighted cloning (arXiv 2006.09359): imitate the data's actions, the better ones more.
+Critics, targets, stacked networks, loop, checkpoints, evaluation and export are the package's. A
+loss sees all agents of equal shape at once: axes are (agent, batch, feature).
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+
+from rllib_om2p import Algorithm
+from rllib_om2p.core.deterministic import DeterministicConfig
+from rllib_om2p.core.phases import Phase
+
+
+class WeightedLoss:
+    """Squared distance to the data's actions, weighted by the exponent of their advantage."""
+
+    def __init__(self, networks, temperature):
+        self.networks, self.temperature = networks, temperature
+
+    def draw(self, batch, generator):
+        """Return what is random in the loss: nothing."""
+        return ()
+
+    def __call__(self, batch, draws):
+        """Return a loss per agent, and what to log."""
+        losses, weights = [], []
+        groups = zip(self.networks.actors, self.networks.critics, batch.groups, strict=True)
+        for actor, critic, group in groups:
+            actions = actor(group.obs)
+            with torch.no_grad():
+                gain = critic(group.obs, group.actions) - critic(group.obs, actions)
+                weight = torch.exp(gain.mean(0) / self.temperature).clamp(max=20.0)
+            losses.append((weight * (actions - group.actions).square().mean(-1)).mean(-1))
+            weights.append(weight.mean(-1))
+        return torch.cat(losses), {"weight": torch.cat(weights)}
+
+
+class WeightedConfig(DeterministicConfig):
+    """Adds what is ours to a config that has deterministic actors and an ensemble of critics."""
+
+    temperature = 0.5  # to make it a setting: see training() of any config in algorithms/
+
+    def build_phases(self, networks, layout):
+        """Return the losses in the order of their steps."""
+        critic = self.build_critic_loss(networks, layout)
+        actor = WeightedLoss(networks, self.temperature)
+        critics = Phase("critic", list(networks.critics), critic.draw, critic)
+        return [critics, self.actor_phase(networks, actor)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("dataset")
+    parser.add_argument("--out", default="runs/mine")
+    parser.add_argument("--updates", type=int, default=1000)
+    options = parser.parse_args()
+
+    config = WeightedConfig(algo_class=Algorithm).offline_data(input_=options.dataset)
+    config.training(lr=1e-3, actor_hidden=(64, 64), critic_hidden=(64, 64))
+    config.training(num_updates_per_iteration=options.updates)
+    config.evaluation(evaluation_interval=1, evaluation_duration=50)
+    algo = config.build_algo()
+    result = algo.train()
+    print(f"team return {result['evaluation']['team_return_mean']:.1f}")
+    print("saved:", algo.save_to_path(options.out))
+    algo.stop()
+
+
+if __name__ == "__main__":
+    main()

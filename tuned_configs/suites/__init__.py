@@ -7,6 +7,7 @@ from tuned_configs.suites import ablations, comparisons, cost
 SUITES = {
     "cpu": comparisons.cpu,
     "cpu-128": comparisons.cpu_128,
+    "discrete": comparisons.discrete,
     "paper": comparisons.paper,
     "search": comparisons.search,
     "ablation-losses": ablations.losses,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from rllib_om2p.benchmark.suite import Suite, Task
+from dataclasses import replace
+
+from rllib_om2p.benchmark.suite import Method, Suite, Task
 from tuned_configs.suites.footing import SPREAD, TASKS, cpu_settings
 from tuned_configs.suites.members import candidate_methods, chosen_methods
 
@@ -39,6 +41,31 @@ def cpu_128() -> Suite:
         num_points=6,
         settings=cpu_settings(128, 6000),
     )
+
+
+def discrete() -> Suite:
+    """Return methods that choose among discrete actions, as chosen for Cooperative Navigation."""
+    names = ("BC", "BC-mean-flow", "MA-FQL", "VGM2P", "OM2P", "OM2P-VDN")
+    qualities = ("medium", "medium-expert", "expert")
+    navigation = [f"{quality}-discrete" for quality in qualities]
+    return Suite(
+        name="discrete",
+        title="discrete actions, 2 x 64 networks, 4000 updates",
+        methods=[_with_discrete(method) for method in chosen_methods(names)],
+        tasks=(
+            Task(SPREAD.env, navigation, 500, 0, SPREAD.settings),
+            Task("lbf/Foraging-8x8-3p-2f", qualities, 200, 0, SPREAD.settings),
+        ),
+        seeds=(0, 1, 2),
+        num_updates=NUM_UPDATES,
+        num_points=1,
+        settings=cpu_settings(WIDTH, NUM_UPDATES),
+    )
+
+
+def _with_discrete(method: Method) -> Method:
+    same = {f"{quality}-discrete": chosen for quality, chosen in method.by_quality.items()}
+    return replace(method, by_quality={**method.by_quality, **same})
 
 
 def paper() -> Suite:

@@ -245,7 +245,7 @@ def test_cluster_has_what_the_command_asks_for():
 
     words = RAY_JOB["spec"]["entrypoint"].split()
     assert words[:2] == ["rllib-om2p", "train"]
-    options = cli._parser().parse_args(words[1:])
+    options = cli.build_parser().parse_args(words[1:])
     settings = dict(pair.split("=") for pair in options.settings)
     groups = pods(RAY_JOB)
 

@@ -68,7 +68,7 @@ def test_commands_of_the_readme_are_those_of_the_program():
         if arguments[0] in ("make-dataset", "train") and "--out" not in arguments:
             arguments += ["--out", "DIR"]
         arguments = ["1" if word == "N" else word for word in arguments]
-        cli._parser().parse_args(arguments)  # exits if an option does not exist
+        cli.build_parser().parse_args(arguments)  # exits if an option does not exist
 
 
 def test_first_commands_are_the_two_of_a_fresh_machine():

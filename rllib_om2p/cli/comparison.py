@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rllib_om2p.cli.common import AddCommand
+
 if TYPE_CHECKING:
     from rllib_om2p.benchmark.cells import Cell
     from rllib_om2p.benchmark.suite import Suite
@@ -16,8 +18,9 @@ if TYPE_CHECKING:
 _READERS = 4
 
 
-def add_benchmark_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `rllib-om2p benchmark`."""
+def add_commands(command: AddCommand) -> None:
+    """Add benchmark and report."""
+    parser = command("benchmark", _benchmark, "Compare algorithms over datasets and seeds.")
     parser.add_argument(
         "suite", metavar="SUITE", help="such as cpu, or a FILE.py with a function suite()"
     )
@@ -41,9 +44,7 @@ def add_benchmark_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, metavar="N", help="runs at a time (one per core)")
     parser.add_argument("--list", action="store_true", help="only show what is done and what not")
 
-
-def add_report_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `rllib-om2p report`."""
+    parser = command("report", _report, "Write a benchmark's page and tables.")
     parser.add_argument("results", metavar="RESULTS", help="folder of one suite's results")
     parser.add_argument(
         "--out",
@@ -53,7 +54,7 @@ def add_report_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def benchmark(options: argparse.Namespace) -> None:
+def _benchmark(options: argparse.Namespace) -> None:
     """Run what a suite still lacks.
 
     Raises:
@@ -110,7 +111,7 @@ def _run(options: argparse.Namespace, suite: Suite, todo: Sequence[Cell], folder
         print(f"time is up; {outcome.left} runs are left for the same command")
 
 
-def report(options: argparse.Namespace) -> None:
+def _report(options: argparse.Namespace) -> None:
     """Write the page and the tables of a folder of results."""
     from rllib_om2p.evaluation.benchmark_report import write_benchmark_report
 

@@ -1,0 +1,38 @@
+"""What several commands share: how numbers and paths are shown, which checkpoint is meant."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+AddCommand = Callable[[str, Callable[[argparse.Namespace], None], str], argparse.ArgumentParser]
+"""Adds a command by its name, what runs it and its help, and returns its parser."""
+
+
+def number(value: float) -> str:
+    """Return a return with one decimal, small ones (foraging earns up to 1) with three digits."""
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3g}"
+
+
+def shortest(path: Path) -> str:
+    """Return a path as the user would type it here."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def checkpoint_path(given: str) -> Path:
+    """Return the checkpoint at a path, or the one of the run at that path."""
+    from rllib_om2p.core.checkpoint import MARKER
+    from rllib_om2p.core.run import CHECKPOINT
+
+    path = Path(given).expanduser()
+    if not (path / MARKER).exists() and (path / CHECKPOINT / MARKER).exists():
+        return path / CHECKPOINT
+    return path
+
+
+def add_prey(parser: argparse.ArgumentParser) -> None:
+    """Add the option that says where the prey of the data lies."""
+    parser.add_argument(
+        "--prey", metavar="FILE", help="where the prey of the data lies, if it is not our own"
+    )

@@ -1,0 +1,173 @@
+"""The command that trains."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+from typing import TYPE_CHECKING
+
+from rllib_om2p.cli.common import AddCommand, add_prey, checkpoint_path, number, shortest
+from rllib_om2p.core.settings import apply_settings, parse_settings
+
+if TYPE_CHECKING:
+    from rllib_om2p.core.config import OfflineConfig
+    from rllib_om2p.core.run import Iteration, Run
+
+TERMINATED = 143
+
+
+def add_commands(command: AddCommand) -> None:
+    """Add train."""
+    train = command("train", _train, "Train on a dataset; checkpoints and progress go to --out.")
+    train.add_argument("input", metavar="DATASET", help="directory, file, glob or URI")
+    train.add_argument("--out", required=True, metavar="DIR", help="directory of the run")
+    train.add_argument("--algorithm", help="OM2P (default)")
+    train.add_argument(
+        "--updates",
+        type=int,
+        default=10_000,
+        metavar="N",
+        help="gradient updates in total, those of a resumed run included,\n"
+        "rounded up to whole iterations (10,000)",
+    )
+    train.add_argument(
+        "--set",
+        dest="settings",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=VALUE",
+        help="hyperparameters, such as eta=0.3 lr=1e-3 actor_hidden=128,128;\n"
+        "see help(OM2PConfig.training) and help(OM2PConfig.offline_data)",
+    )
+    train.add_argument("--seed", type=int, help="of weights, batches and noise (0)")
+    train.add_argument("--num-learners", type=int, metavar="N", help="0 (default): in this process")
+    train.add_argument("--env", help="evaluate in it; by default the dataset's, if we have it")
+    add_prey(train)
+    train.add_argument(
+        "--eval-every", type=int, metavar="N", help="iterations between evaluations; 0: never (1)"
+    )
+    train.add_argument(
+        "--eval-episodes", type=int, metavar="N", help="episodes of an evaluation (20)"
+    )
+    train.add_argument("--resume", metavar="CHECKPOINT", help="continue from it, with its settings")
+
+
+def _train(options: argparse.Namespace) -> None:
+    from rllib_om2p.core.console import quiet_ray
+    from rllib_om2p.core.run import Run
+
+    quiet_ray()
+    if not options.traceback:
+        # It logs the remote traceback of an error that reaches us as an exception anyway.
+        logging.getLogger("ray.rllib.utils.actor_manager").setLevel(logging.CRITICAL)
+    with Run(options.out, resume=options.resume is not None) as run:
+        finished = _train_into(run, options)
+    if not finished:
+        print(f"ended by SIGTERM; continue with --resume {shortest(run.checkpoint)}", flush=True)
+        raise SystemExit(TERMINATED)
+    print(f"checkpoint: {run.checkpoint}")
+    print(f"next: rllib-om2p evaluate {shortest(run.checkpoint)} --gif team.gif")
+    print(f"      tensorboard --logdir {shortest(run.directory)}")
+
+
+def _train_into(run: Run, options: argparse.Namespace) -> bool:
+    """Train and return whether all updates were made, which a SIGTERM prevents."""
+    from rllib_om2p.core.console import start_ray
+
+    config = _train_config(options)
+    config.validate()
+    per_iteration = config.num_updates_per_iteration
+    total = math.ceil(options.updates / per_iteration) * per_iteration
+    print(
+        f"{type(config).__name__.removesuffix('Config')} on {config.dataset_spec.dataset_id}: "
+        f"{total} updates, a line for every {per_iteration}",
+        flush=True,
+    )
+    start_ray()
+    algo = config.build_algo()
+    try:
+        if options.resume:
+            algo.restore_from_path(checkpoint_path(options.resume))
+            print(f"resumed at update {algo.num_updates}", flush=True)
+        return run.train(
+            algo, total, report=lambda iteration: print(_line(iteration, total), flush=True)
+        )
+    except KeyboardInterrupt:
+        if run.checkpoint.exists():
+            print(f"\nthe last checkpoint is {run.checkpoint}; continue with --resume", flush=True)
+        raise
+    finally:
+        algo.stop()
+
+
+def _train_config(options: argparse.Namespace) -> OfflineConfig:
+    """Return the config of the checkpoint or the algorithm, with the given options on top."""
+    from rllib_om2p.algorithms import ALGORITHMS
+    from rllib_om2p.core.checkpoint import read_config
+
+    name = options.algorithm or "OM2P"
+    if name not in ALGORITHMS:
+        raise ValueError(f"--algorithm must be one of {list(ALGORITHMS)}, got {name!r}.")
+    config: OfflineConfig
+    if options.resume:
+        config = read_config(checkpoint_path(options.resume))
+        if options.algorithm and config.algo_class is not ALGORITHMS[name][0]:
+            raise ValueError(f"{options.resume!r} is not a checkpoint of {name}; leave it out.")
+    else:
+        config = ALGORITHMS[name][1]()
+        config.debugging(seed=0)
+    config.offline_data(input_=options.input)
+    apply_settings(config, parse_settings(options.settings))
+    if options.seed is not None:
+        config.debugging(seed=options.seed)
+    if options.num_learners is not None:
+        config.learners(num_learners=options.num_learners)
+    config.num_updates_per_iteration = min(
+        config.num_updates_per_iteration, max(1, options.updates)
+    )
+    _set_evaluation(config, options)
+    return config.debugging(log_level="ERROR")
+
+
+def _set_evaluation(config: OfflineConfig, options: argparse.Namespace) -> None:
+    from rllib_om2p import envs
+    from rllib_om2p.core.environments import dataset_settings, require_environment
+
+    known = config.dataset_spec.env in envs.names()
+    every = options.eval_every
+    if every is None:
+        every = config.evaluation_interval if options.resume else None
+    if every is None:
+        every = 1 if options.env or known else 0
+    if options.env:
+        require_environment(options.env)
+        config.environment(options.env)
+    elif options.prey:
+        settings = dataset_settings(config.dataset_spec, options.prey)
+        config.environment(config.dataset_spec.env, env_config=settings)
+    config.evaluation(evaluation_interval=every or None)
+    if options.eval_episodes is not None or not options.resume:
+        config.evaluation(evaluation_duration=options.eval_episodes or 20)
+
+
+def _line(iteration: Iteration, total: int) -> str:
+    names = {"actor_loss": "actor", "bc_loss": "bc", "critic_loss": "critic", "q": "q"}
+    width = len(str(total))
+    parts = [
+        f"update {iteration.num_updates:{width}d}/{total}",
+        f"{iteration.updates_per_second:.0f}/s",
+    ]
+    parts += [
+        f"{short} {iteration.metrics[name]:.3f}"
+        for name, short in names.items()
+        if name in iteration.metrics
+    ]
+    if iteration.team_return is not None:
+        score = iteration.normalised
+        shown = "" if score is None else f" (normalised {score:.1f})"
+        parts.append(f"return {number(iteration.team_return)}{shown}")
+    if iteration.fqe_return is not None:
+        parts.append(f"expected return {iteration.fqe_return:.1f}")
+    return "  ".join(parts)

@@ -39,6 +39,7 @@ def ray_cluster() -> Iterator[None]:
     """Run a local Ray with four CPUs (declared, not real) for the tests of one module."""
     import ray
 
+    ray.shutdown()  # what Tune started by itself in a module before this one
     ray.init(
         address="local",
         num_cpus=4,

@@ -2,9 +2,9 @@
 
     python examples/tune_offline.py data/simple_spread-medium --etas 0 0.1 0.3 1.0
 
-A tenth of the episodes is kept back. After every iteration a critic of the whole team is fitted on
-them, and what it expects the policies to return is the metric. It is an estimate: see RESULTS.md
-for how well it ranks policies. `rllib-om2p evaluate` plays the choice where that is possible.
+A tenth of the episodes is kept back. After every iteration critics of the whole team are fitted on
+them; what they expect the policies to return, less what they disagree, is the metric. It is an
+estimate: see RESULTS.md for how well it ranks policies. `rllib-om2p evaluate` plays the choice.
 """
 
 from __future__ import annotations
@@ -47,9 +47,10 @@ def main() -> None:
     )
     results = tuner.fit()
     for result in results:
-        expected = result.metrics["evaluation"]["fqe_return"]
-        print(f"eta {result.config['eta']}: expected team return {expected:.1f}")
-    best = results.get_best_result("evaluation/fqe_return", mode="max")
+        found = result.metrics["evaluation"]
+        expected, least = found["fqe_return"], found["fqe_return_lower"]
+        print(f"eta {result.config['eta']}: expected return {expected:.1f}, at least {least:.1f}")
+    best = results.get_best_result("evaluation/fqe_return_lower", mode="max")
     print("best:", best.config["eta"], best.checkpoint.path)
 
 

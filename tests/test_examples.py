@@ -129,7 +129,7 @@ def test_tune_grid(example, spread, tmp_path):
 def test_tune_offline(example, spread, tmp_path):
     small = ["--etas", "0.0", "1.0", "--iterations", "1", "--updates", "3", "--fqe-updates", "5"]
     shown = example("tune_offline", spread, "--out", str(tmp_path / "tune"), *small)
-    assert len(re.findall(r"eta \S+: expected team return -?\d", shown)) == 2
+    assert len(re.findall(r"eta \S+: expected return -?\d", shown)) == 2
     assert best_iteration(shown) == 1
 
 

@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from scipy.stats import spearmanr
 from rllib_om2p import OfflineDataset
 from rllib_om2p.core.acting import JointPolicy, load_modules
 from rllib_om2p.core.exporting import agent_policy
-from rllib_om2p.core.fqe import fqe_return
+from rllib_om2p.core.fqe import Estimate, fqe_return
 from rllib_om2p.core.held_out import HeldOut
 from rllib_om2p.envs.worlds import evaluate_team
 from rllib_om2p.evaluation.provenance import provenance
@@ -67,22 +69,30 @@ def rank(data: Path, work: Path) -> dict[str, Any]:
     dataset = OfflineDataset.open(str(data))
     _, part = dataset.split(HOLDOUT_FRACTION)
     held_out, rows = HeldOut.of(part), []
-    print(f"\n{work.name}\n\n| eta | updates | expected | played |\n|---:|---:|---:|---:|")
+    print(f"\n{work.name}\n\n| eta | updates | expected | lower | played |\n|" + "---:|" * 5)
     for folder in sorted(work.iterdir()):
         start = time.process_time()
         estimate = fqe_return(load_modules(folder), held_out)
-        row = {**read_team(folder).training, "fqe": estimate, "cpu_s": time.process_time() - start}
-        print("| {eta:g} | {updates} | {fqe:.1f} | {played:.1f} |".format(**row), flush=True)
+        row = {**read_team(folder).training, **estimate._asdict()}
+        row["cpu_s"] = time.process_time() - start
+        print("| {eta:g} | {updates} | {mean:.1f} | {lower:.1f} | {played:.1f} |".format(**row))
         rows.append(row)
-    found = spearmanr([row["fqe"] for row in rows], [row["played"] for row in rows])
+    played = [row["played"] for row in rows]
     return {
         "data": dataset.statistics().team_return.mean,
         "policies": rows,
+        "best": max(played),
+        "median": statistics.median(played),
+        "by": {estimate: _ranking(rows, estimate) for estimate in Estimate._fields},
+    }
+
+
+def _ranking(rows: Sequence[Mapping[str, Any]], estimate: str) -> dict[str, float]:
+    found = spearmanr([row[estimate] for row in rows], [row["played"] for row in rows])
+    return {
         "spearman": float(found.statistic),
         "p_value": float(found.pvalue),
-        "best": max(row["played"] for row in rows),
-        "median": sorted(row["played"] for row in rows)[len(rows) // 2],
-        "chosen": max(rows, key=lambda row: row["fqe"])["played"],
+        "chosen": max(rows, key=lambda row: row[estimate])["played"],
     }
 
 
@@ -108,11 +118,10 @@ def main() -> None:
     for work in sorted(arguments.work.iterdir()):
         result = rank(arguments.data / work.name, work)
         record["sets"][work.name] = result
-        print(
-            "\nSpearman {spearman:.2f} (p {p_value:.1g}); data {data:.1f}, median policy "
-            "{median:.1f}, best {best:.1f}, chosen {chosen:.1f}".format(**result),
-            flush=True,
-        )
+        print("\ndata {data:.1f}, median policy {median:.1f}, best {best:.1f}".format(**result))
+        for estimate, found in result["by"].items():
+            text = "by {0}: Spearman {spearman:.2f} (p {p_value:.1g}), chosen {chosen:.1f}"
+            print(text.format(estimate, **found), flush=True)
     arguments.out.write_text(json.dumps(record, indent=1) + "\n")
 
 

@@ -169,5 +169,7 @@ def _line(iteration: Iteration, total: int) -> str:
         shown = "" if score is None else f" (normalised {score:.1f})"
         parts.append(f"return {number(iteration.team_return)}{shown}")
     if iteration.fqe_return is not None:
-        parts.append(f"expected return {iteration.fqe_return:.1f}")
+        lower = iteration.fqe_return_lower
+        shown = "" if lower is None else f" (at least {number(lower)})"
+        parts.append(f"expected return {number(iteration.fqe_return)}{shown}")
     return "  ".join(parts)

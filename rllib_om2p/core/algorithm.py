@@ -42,6 +42,7 @@ logger = logging.getLogger(__name__)
 
 TEAM_RETURN_MEAN = "team_return_mean"
 FQE_RETURN = "fqe_return"
+FQE_RETURN_LOWER = "fqe_return_lower"
 NORMALIZED_SCORE = "normalized_score"
 
 
@@ -136,13 +137,13 @@ class Algorithm(RLlibAlgorithm):
 
     @override(RLlibAlgorithm)
     def evaluate_offline(self) -> dict[str, Any]:
-        """Return the team return that a critic of the held-out episodes expects; see `core.fqe`."""
+        """Return what critics of held-out episodes expect the team to return; see `core.fqe`."""
         if self._held_out is None:
             _, held_out = self.offline_data.dataset.split(self.config.holdout_fraction)
             self._held_out = HeldOut.of(held_out)
         modules = {agent: self.get_module(agent) for agent in self.config.dataset_spec.agent_ids}
         estimate = fqe_return(modules, self._held_out, FQESettings(**self.config.fqe))
-        return {FQE_RETURN: estimate}
+        return {FQE_RETURN: estimate.mean, FQE_RETURN_LOWER: estimate.lower}
 
     @override(RLlibAlgorithm)
     def _run_one_offline_evaluation(self) -> dict[str, Any]:

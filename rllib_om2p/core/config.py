@@ -244,14 +244,15 @@ class OfflineConfig(AlgorithmConfig):
         """Set how policies are evaluated: by playing (as in RLlib), offline, or both.
 
         `evaluation_interval`, `evaluation_duration` and the like play in the environment. With
-        `offline_evaluation_interval` N, every N-th iteration fits a critic on the episodes that
-        `offline_data(holdout_fraction=...)` keeps back and reports the team return that it expects
-        as `evaluation/fqe_return`; no environment is needed.
+        `offline_evaluation_interval` N, every N-th iteration fits critics on the episodes that
+        `offline_data(holdout_fraction=...)` keeps back and reports the team return that they expect
+        as `evaluation/fqe_return`, and less by what they disagree `evaluation/fqe_return_lower`,
+        which ranks policies better; no environment is needed.
 
         Args:
             offline_evaluation_type: "fqe", the only one here.
             num_offline_eval_runners: 0: it runs in the algorithm's own process.
-            fqe: Settings of the critic that differ from `FQESettings`, such as
+            fqe: Settings of the critics that differ from `FQESettings`, such as
                 {"num_updates": 500}.
             **kwargs: Passed to RLlib.
 

@@ -12,10 +12,16 @@ gamma = 1 - 1/look_ahead the discounted value of an episode of L steps (the reco
 multiplied by L / (1 + gamma + ... + gamma^(L-1)), which is exact where the reward per step does not
 change along the episode.
 
-Axes: R rows (steps and final observations), K action samples, B batch, N agents.
+How far to trust it. Where the policies do what nobody did, the critics extrapolate, mostly upwards.
+Each member of the ensemble bootstraps from its own target alone, so that they come apart there, and
+`lower`, some standard deviations below the mean, is what to choose policies by: measured in
+tuned_configs/RESULTS.md.
+
+Axes: R rows (steps and final observations), S action samples, K critics, I inputs, B batch, N agents.
 
 Source: fitted Q evaluation, Le et al. 2019, arXiv 1903.08738; as a criterion for choosing
-hyperparameters, Paine et al. 2020, arXiv 2007.09055.
+hyperparameters, Paine et al. 2020, arXiv 2007.09055; ensembles with targets of their own,
+Ghasemipour et al. 2022, arXiv 2205.13703.
 """
 
 from __future__ import annotations
@@ -23,6 +29,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from ray.rllib.core.columns import Columns
@@ -45,7 +52,9 @@ class FQESettings:
 
     Attributes:
         hidden: Hidden layers of the critics.
-        num_critics: Critics whose mean is the value.
+        num_critics: Members of the ensemble.
+        pessimism: Standard deviations, over the ensemble at the episodes' first observations, from
+            the mean to the lower estimate.
         num_updates: Gradient updates. The first `warm_up` share of them learns the recorded
             returns, from which bootstrapping then departs.
         warm_up: Share of the updates, in [0, 1].
@@ -58,7 +67,8 @@ class FQESettings:
     """
 
     hidden: tuple[int, ...] = (128, 128)
-    num_critics: int = 2
+    num_critics: int = 5
+    pessimism: float = 2.0
     num_updates: int = 1500
     warm_up: float = 0.25
     batch_size: int = 512
@@ -69,9 +79,21 @@ class FQESettings:
     seed: int = 0
 
 
+class Estimate(NamedTuple):
+    """What a team is expected to return.
+
+    Attributes:
+        mean: Mean over the ensemble.
+        lower: Below it by what the members disagree; to choose by.
+    """
+
+    mean: float
+    lower: float
+
+
 def fqe_return(
     modules: Mapping[str, RLModule], held_out: HeldOut, settings: FQESettings | None = None
-) -> float:
+) -> Estimate:
     """Return the estimated mean team return of the policies; the same in every call.
 
     Args:
@@ -90,14 +112,16 @@ def fqe_return(
         first = inputs[held_out.starts].expand(len(answers), -1, -1).flatten(0, 1)
         values = critic(first, answers[:, held_out.starts].flatten(0, 1))
     length = torch.tensor(held_out.mean_length)
-    return float(values.mean() * length / _annuity(length, gamma))
+    scale = length / _annuity(length, gamma)
+    mean, std = values.mean() * scale, values.std(0, correction=0).mean() * scale
+    return Estimate(float(mean), float(mean - settings.pessimism * std))
 
 
 @torch.no_grad()
 def policy_actions(
     modules: Mapping[str, RLModule], held_out: HeldOut, num_samples: int, seed: int
 ) -> Tensor:
-    """Return what the policies do at every row, in [-1, 1] and side by side, (K, R, A).
+    """Return what the policies do at every row, in [-1, 1] and side by side, (S, R, A).
 
     The global generator, from which modules draw their noise, is as before afterwards.
     """
@@ -118,7 +142,7 @@ def policy_actions(
 
 
 class _Values:
-    """A critic ensemble whose mean is in the units of returns.
+    """A critic ensemble in the units of returns.
 
     Args:
         networks: The ensemble, of one "agent": the team.
@@ -129,8 +153,8 @@ class _Values:
         self.networks, self.mean, self.std = networks, mean, std
 
     def __call__(self, inputs: Tensor, actions: Tensor) -> Tensor:
-        """Return (B,) values of (B, S) and (B, A)."""
-        return self.mean + self.std * self.networks(inputs[None], actions[None]).mean((0, 1))
+        """Return each member's values, (K, B), of (B, I) and (B, A)."""
+        return self.mean + self.std * self.networks(inputs[None], actions[None])[:, 0]
 
 
 def _fit(
@@ -156,14 +180,14 @@ def _fit(
         sample = torch.randint(len(answers), (settings.batch_size,), generator=generator)
         rows = held_out.acting[picks]
         if update < settings.warm_up * settings.num_updates:
-            goal = recorded[rows]
+            goal = recorded[rows].expand(settings.num_critics, -1)
         else:
             with torch.no_grad():
                 later = target(inputs[rows + 1], answers[sample, rows + 1])
             goal = held_out.rewards[rows] + gamma * torch.where(held_out.is_last[rows], 0.0, later)
             goal = goal.clamp(low[rows], high[rows])
-        predicted = networks(inputs[None, rows], held_out.actions[None, rows])
-        loss = ((predicted - (goal - target.mean) / target.std) ** 2).mean((1, 2)).sum()
+        predicted = networks(inputs[None, rows], held_out.actions[None, rows])[:, 0]
+        loss = ((predicted - (goal - target.mean) / target.std) ** 2).mean(1).sum()
         for group in optimizer.param_groups:
             group["lr"] = settings.lr * (1.0 - update / settings.num_updates)
         optimizer.zero_grad()

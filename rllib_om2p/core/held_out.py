@@ -88,7 +88,7 @@ class HeldOut:
         return len(self.acting) / len(self.starts)
 
     def inputs(self) -> Tensor:
-        """Return what the critic sees besides actions, (R, S): normalised observations, time."""
+        """Return what the critic sees besides actions, (R, I): normalised observations, time."""
         joint = torch.cat([self.obs[agent.name] for agent in self.agents], 1)
         seen = joint[self.acting]
         std, mean = torch.std_mean(seen, dim=0, correction=0)

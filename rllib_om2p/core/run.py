@@ -27,6 +27,7 @@ from ray.rllib.utils.metrics import ALL_MODULES, LEARNER_RESULTS
 from rllib_om2p.core.algorithm import (
     EVALUATION_RESULTS,
     FQE_RETURN,
+    FQE_RETURN_LOWER,
     NORMALIZED_SCORE,
     TEAM_RETURN_MEAN,
     Algorithm,
@@ -57,6 +58,7 @@ class Iteration:
         team_return: Mean team return, if this iteration was evaluated.
         normalised: Its score, if the dataset has references.
         fqe_return: Mean team return that held-out episodes let expect, if that was estimated.
+        fqe_return_lower: The pessimistic estimate, to choose by.
     """
 
     num_updates: int
@@ -67,6 +69,7 @@ class Iteration:
     team_return: float | None = None
     normalised: float | None = None
     fqe_return: float | None = None
+    fqe_return_lower: float | None = None
 
     @classmethod
     def of(cls, result: Mapping[str, Any], seconds: float) -> Iteration:
@@ -94,6 +97,7 @@ class Iteration:
             team_return=evaluation.get(TEAM_RETURN_MEAN),
             normalised=evaluation.get(NORMALIZED_SCORE),
             fqe_return=evaluation.get(FQE_RETURN),
+            fqe_return_lower=evaluation.get(FQE_RETURN_LOWER),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -243,6 +247,7 @@ class Run:
                 (TEAM_RETURN_MEAN, iteration.team_return),
                 (NORMALIZED_SCORE, iteration.normalised),
                 (FQE_RETURN, iteration.fqe_return),
+                (FQE_RETURN_LOWER, iteration.fqe_return_lower),
             )
             if value is not None and math.isfinite(value)
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import gymnasium as gym
@@ -69,11 +70,30 @@ def drift(tmp_path_factory: pytest.TempPathFactory) -> HeldOut:
 @pytest.mark.parametrize(("left", "right"), [(1.4, 0.6), (0.6, 1.4)])
 def test_estimate_is_the_known_return_of_policies_unlike_the_data(drift, left, right):
     """R = sum_t (s_0 + t a + b) over 5 steps; the data's actions are 1 on average."""
-    estimate = fqe_return({"left": constant(left), "right": constant(right)}, drift, QUICK)
+    estimate = fqe_return({"left": constant(left), "right": constant(right)}, drift, QUICK).mean
     start = float(drift.obs["left"][drift.starts].mean())
     known = STEPS * start + left * STEPS * (STEPS - 1) / 2 + right * STEPS
     # The two returns are 4 apart, and 2 from the data's.
     assert estimate == pytest.approx(known, abs=0.5)
+
+
+def test_critics_disagree_about_what_nobody_did(drift):
+    """The data's actions lie in [0, 2], 1 on average; a corner of the box is seldom near."""
+
+    def spread(action: float) -> float:
+        found = fqe_return({"left": constant(action), "right": constant(action)}, drift, QUICK)
+        return found.mean - found.lower
+
+    assert 0 < spread(1.0) < spread(2.0)
+
+
+def test_pessimism_counts_standard_deviations(drift):
+    modules = {"left": constant(1.5), "right": constant(0.5)}
+    settings = FQESettings(hidden=(8,), num_updates=20, pessimism=1.0)
+    one = fqe_return(modules, drift, settings)
+    three = fqe_return(modules, drift, replace(settings, pessimism=3.0))
+    assert one.mean == three.mean
+    assert three.mean - three.lower == pytest.approx(3 * (one.mean - one.lower), rel=1e-4)
 
 
 def test_estimate_is_the_same_in_every_call_and_leaves_the_generator_alone(drift):
@@ -111,7 +131,8 @@ def test_recorded_end_is_the_end_of_the_value(tmp_path, look_ahead):
     """Of episodes of 10 steps at 2 each, the return is 20 whatever the discount."""
     held_out = write_paid_steps(tmp_path / "set", [10] * 30)
     settings = FQESettings(hidden=(32,), num_updates=300, look_ahead=look_ahead)
-    assert fqe_return({"left": constant(1.0)}, held_out, settings) == pytest.approx(20, rel=0.05)
+    estimate = fqe_return({"left": constant(1.0)}, held_out, settings)
+    assert estimate.mean == pytest.approx(20, rel=0.05)
 
 
 def test_episodes_of_different_lengths_keep_their_own_ends(tmp_path):
@@ -121,7 +142,7 @@ def test_episodes_of_different_lengths_keep_their_own_ends(tmp_path):
     assert held_out.starts[:3].tolist() == [0, 3, 10]
     assert held_out.returns_to_go(0.5)[:3].tolist() == [3.0, 2.0, 0.0]
     settings = FQESettings(hidden=(32,), num_updates=300)
-    assert fqe_return({"left": constant(1.0)}, held_out, settings) == pytest.approx(8, abs=0.3)
+    assert fqe_return({"left": constant(1.0)}, held_out, settings).mean == pytest.approx(8, abs=0.3)
 
 
 class Uniform(AgentModule):
@@ -159,5 +180,5 @@ def test_discrete_actions_are_legal_and_those_of_absent_agents_nothing(tmp_path)
     assert last[:, ~absent].any(-1).all()
     recorded = held_out.actions[held_out.acting]
     assert (recorded[:, :4].sum(1) == -2).all()
-    value = fqe_return(modules, held_out, FQESettings(hidden=(8,), num_updates=10))
-    assert np.isfinite(value)
+    estimate = fqe_return(modules, held_out, FQESettings(hidden=(8,), num_updates=10))
+    assert np.isfinite(estimate).all()

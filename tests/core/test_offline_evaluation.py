@@ -46,7 +46,9 @@ def test_estimate_is_in_the_results_without_any_environment(dataset):
     assert algo.eval_env_runner_group is None
     algo.stop()
     assert "evaluation" not in first
-    assert np.isfinite(second["evaluation"]["fqe_return"])
+    found = second["evaluation"]
+    assert np.isfinite(found["fqe_return"])
+    assert found["fqe_return_lower"] < found["fqe_return"]
 
 
 @pytest.mark.usefixtures("ray_cluster")

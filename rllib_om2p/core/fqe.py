@@ -17,7 +17,8 @@ Each member of the ensemble bootstraps from its own target alone, so that they c
 `lower`, some standard deviations below the mean, is what to choose policies by: measured in
 tuned_configs/RESULTS.md.
 
-Axes: R rows (steps and final observations), S action samples, K critics, I inputs, B batch, N agents.
+Axes: R rows (steps and final observations), I inputs, S action samples, K critics, B batch,
+N agents.
 
 Source: fitted Q evaluation, Le et al. 2019, arXiv 1903.08738; as a criterion for choosing
 hyperparameters, Paine et al. 2020, arXiv 2007.09055; ensembles with targets of their own,

@@ -48,8 +48,8 @@ def main() -> None:
     results = tuner.fit()
     for result in results:
         found = result.metrics["evaluation"]
-        expected, least = found["fqe_return"], found["fqe_return_lower"]
-        print(f"eta {result.config['eta']}: expected return {expected:.1f}, at least {least:.1f}")
+        expected, lower = found["fqe_return"], found["fqe_return_lower"]
+        print(f"eta {result.config['eta']}: expected return {expected:.1f}, lower {lower:.1f}")
     best = results.get_best_result("evaluation/fqe_return_lower", mode="max")
     print("best:", best.config["eta"], best.checkpoint.path)
 

@@ -10,6 +10,11 @@ AddCommand = Callable[[str, Callable[[argparse.Namespace], None], str], argparse
 """Adds a command by its name, what runs it and its help, and returns its parser."""
 
 
+def say(line: str) -> None:
+    """Print a line of progress at once, into a pipe too."""
+    print(line, flush=True)
+
+
 def number(value: float) -> str:
     """Return a return with one decimal, small ones (foraging earns up to 1) with three digits."""
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3g}"

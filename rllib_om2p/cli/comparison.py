@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rllib_om2p.cli.common import AddCommand
+from rllib_om2p.cli.common import AddCommand, say
 
 if TYPE_CHECKING:
     from rllib_om2p.benchmark.cells import Cell
@@ -100,7 +100,7 @@ def _run(options: argparse.Namespace, suite: Suite, todo: Sequence[Cell], folder
         facts=provenance(),
         workers=workers,
         max_minutes=options.max_minutes,
-        report=lambda line: print(line, flush=True),
+        report=say,
     )
     if outcome.failed:
         raise RuntimeError(

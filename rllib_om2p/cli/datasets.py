@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rllib_om2p.cli.common import AddCommand, number
+from rllib_om2p.cli.common import AddCommand, number, say
 
 
 def add_commands(command: AddCommand) -> None:
@@ -89,7 +89,7 @@ def _make_dataset(options: argparse.Namespace) -> None:
         continuous_actions=not options.discrete,
         workers=options.workers,
         overwrite=options.overwrite,
-        progress=lambda line: print(line, flush=True),
+        progress=say,
     )
     from rllib_om2p.data.reader import OfflineDataset
 
@@ -107,7 +107,7 @@ def _make_behaviour(options: argparse.Namespace) -> None:
         seed=options.seed,
         minutes=options.minutes,
         prey=options.prey,
-        progress=lambda line: print(line, flush=True),
+        progress=say,
     )
     for quality, file in files.items():
         print(f"{quality}: {file}")
@@ -121,7 +121,7 @@ def _make_prey(options: argparse.Namespace) -> None:
         options.env,
         options.out,
         seed=options.seed,
-        progress=lambda line: print(line, flush=True),
+        progress=say,
     )
     print(f"next: rllib-om2p make-behaviour {options.env} --prey {file} --out DIR")
 
@@ -148,7 +148,7 @@ def _import(options: argparse.Namespace) -> None:
         out=options.out,
         options=from_arguments(options),
         overwrite=options.overwrite,
-        progress=lambda line: print(line, flush=True),
+        progress=say,
     )
     print(found.summary())
     print(

@@ -170,6 +170,6 @@ def _line(iteration: Iteration, total: int) -> str:
         parts.append(f"return {number(iteration.team_return)}{shown}")
     if iteration.fqe_return is not None:
         lower = iteration.fqe_return_lower
-        shown = "" if lower is None else f" (at least {number(lower)})"
+        shown = "" if lower is None else f" (lower {number(lower)})"
         parts.append(f"expected return {number(iteration.fqe_return)}{shown}")
     return "  ".join(parts)

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from ray.rllib.algorithms.algorithm_config import NotProvided
 from ray.rllib.utils.annotations import override
 from torch import Tensor, nn
 
+from rllib_om2p.core.actors import ActorConfig
 from rllib_om2p.core.agent_groups import AgentGroup, RowLayout
-from rllib_om2p.core.config import OfflineConfig
 from rllib_om2p.core.critic_loss import Critic, CriticLoss
 from rllib_om2p.core.phases import Networks
 from rllib_om2p.nets.critics import CriticEnsemble
@@ -29,10 +29,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 
-Net = TypeVar("Net", bound=nn.Module)
-
-
-class ActorCriticConfig(OfflineConfig):
+class ActorCriticConfig(ActorConfig):
     """Settings of algorithms with an actor and a critic ensemble per agent."""
 
     def __init__(self, algo_class: type | None = None) -> None:
@@ -41,21 +38,17 @@ class ActorCriticConfig(OfflineConfig):
         self.critic: Critic = "own"
         self.num_critics = 2
         self.target_aggregate: Aggregate = "mean"
-        self.actor_hidden: Sequence[int] = (512, 512, 512, 512)
         self.critic_hidden: Sequence[int] = (512, 512, 512, 512)
-        self.actor_layer_norm = False
         self.critic_layer_norm = True
 
-    @override(OfflineConfig)
+    @override(ActorConfig)
     def training(
         self,
         *,
         critic: Critic | None = NotProvided,
         num_critics: int | None = NotProvided,
         target_aggregate: Aggregate | None = NotProvided,
-        actor_hidden: Sequence[int] | None = NotProvided,
         critic_hidden: Sequence[int] | None = NotProvided,
-        actor_layer_norm: bool | None = NotProvided,
         critic_layer_norm: bool | None = NotProvided,
         **kwargs: Any,
     ) -> Self:
@@ -67,25 +60,21 @@ class ActorCriticConfig(OfflineConfig):
                 team's reward (value decomposition, arXiv 1706.05296).
             num_critics: Members of each agent's critic ensemble (default 2).
             target_aggregate: "mean" (default) or "min" over the ensemble in the target.
-            actor_hidden: Hidden layers of the actors (default 4 x 512).
             critic_hidden: Hidden layers of the critics (default 4 x 512).
-            actor_layer_norm: LayerNorm after the actors' activations (default False).
             critic_layer_norm: LayerNorm after the critics' activations (default True).
-            **kwargs: See `OfflineConfig.training`.
+            **kwargs: See `ActorConfig.training`.
         """
         super().training(**kwargs)
         self._assign(
             critic=critic,
             num_critics=num_critics,
             target_aggregate=target_aggregate,
-            actor_hidden=actor_hidden,
             critic_hidden=critic_hidden,
-            actor_layer_norm=actor_layer_norm,
             critic_layer_norm=critic_layer_norm,
         )
         return self
 
-    @override(OfflineConfig)
+    @override(ActorConfig)
     def validate(self) -> None:
         """Check the common settings.
 
@@ -96,54 +85,6 @@ class ActorCriticConfig(OfflineConfig):
         self._check_one_of("critic", ("own", "vdn"))
         self._check_one_of("target_aggregate", ("mean", "min"))
         self._check_positive("num_critics")
-
-    def build_actor(
-        self,
-        net: Callable[..., Net],
-        group: AgentGroup,
-        generator: torch.Generator,
-        num_labels: int = 0,
-    ) -> Net:
-        """Return the policy networks of one group's agents.
-
-        Args:
-            net: An `AgentNet`.
-            group: The agents.
-            generator: Of the first weights.
-            num_labels: Features beside the observation.
-        """
-        obs_dim = group.obs_dim + num_labels
-        return self._actors(net, len(group), obs_dim, group.action_dim, generator)
-
-    def build_shared_actor(
-        self,
-        net: Callable[..., nn.Module],
-        group: AgentGroup,
-        num_agents: int,
-        generator: torch.Generator,
-        num_labels: int = 0,
-    ) -> SharedNet:
-        """Return one network that a group's agents share, of `num_agents` in all groups."""
-        obs_dim = group.obs_dim + num_labels + num_agents
-        stack = self._actors(net, 1, obs_dim, group.action_dim, generator)
-        return SharedNet(stack, group.identities(num_agents))
-
-    def _actors(
-        self,
-        net: Callable[..., Net],
-        num_stacks: int,
-        obs_dim: int,
-        action_dim: int,
-        generator: torch.Generator,
-    ) -> Net:
-        return net(
-            num_stacks,
-            obs_dim,
-            action_dim,
-            self.actor_hidden,
-            layer_norm=self.actor_layer_norm,
-            generator=generator,
-        )
 
     def build_critic(self, group: AgentGroup, generator: torch.Generator) -> CriticEnsemble:
         """Return the critics of one group's agents."""
@@ -178,14 +119,6 @@ class ActorCriticConfig(OfflineConfig):
             critic=self.critic,
             teams=tuple(team.agents for team in layout.teams),
         )
-
-    @property
-    def actor_model_config(self) -> dict[str, Any]:
-        """What an RLModule needs to build an agent's actor."""
-        return {
-            "actor_hidden": tuple(self.actor_hidden),
-            "actor_layer_norm": self.actor_layer_norm,
-        }
 
     @property
     def critic_model_config(self) -> dict[str, Any]:

@@ -80,8 +80,7 @@ class DeterministicConfig(ActorCriticConfig):
         """
         super().validate()
         self._check_positive("target_noise_clip", "policy_delay")
-        if self.target_noise < 0:
-            raise ValueError(f"target_noise must be at least 0, got {self.target_noise}.")
+        self._check_not_negative("target_noise")
 
     @override(OfflineConfig)
     def build_networks(

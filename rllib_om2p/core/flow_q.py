@@ -26,6 +26,7 @@ from rllib_om2p.core.critic_loss import Critic, normal_like, unit_magnitude
 from rllib_om2p.core.generative import FlowModel, PathDraws
 from rllib_om2p.core.phases import Networks, Phase
 from rllib_om2p.core.rl_module import AgentModule
+from rllib_om2p.nets.agent_net import AgentNet
 from rllib_om2p.nets.field import FieldNet
 from rllib_om2p.nets.policies import NoisePolicy
 from rllib_om2p.nets.sharing import append_identity
@@ -85,8 +86,7 @@ class FlowQConfig(ActorCriticConfig):
         """
         super().validate()
         self._check_positive("flow_steps")
-        if self.alpha < 0:
-            raise ValueError(f"alpha must be at least 0, got {self.alpha}.")
+        self._check_not_negative("alpha")
 
     @override(OfflineConfig)
     def build_networks(
@@ -95,11 +95,10 @@ class FlowQConfig(ActorCriticConfig):
         """Return stacked students, flows and critics."""
         num_agents = sum(len(group) for group in groups)
 
-        def policy(net: Any, group: AgentGroup) -> nn.Module:
+        def policy(net: type[AgentNet], group: AgentGroup) -> nn.Module:
             if self.shares_parameters:
                 return self.build_shared_actor(net, group, num_agents, generator)
-            built: nn.Module = self.build_actor(net, group, generator)
-            return built
+            return self.build_actor(net, group, generator)
 
         def critic(group: AgentGroup) -> nn.Module:
             if self.shares_parameters:

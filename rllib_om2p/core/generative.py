@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from rllib_om2p.core.agent_groups import GroupBatch
 from rllib_om2p.core.critic_loss import normal_like
+from rllib_om2p.nets.agent_net import AgentNet
 from rllib_om2p.nets.field import FieldNet
 from rllib_om2p.ops.diffusion import LAST_TIME, diffuse, diffusion_action, noise_loss
 from rllib_om2p.ops.flow_matching import euler_action, flow_matching_loss
@@ -48,7 +49,7 @@ class FlowModel:
     """
 
     num_steps: int
-    net: ClassVar[type[nn.Module]] = FieldNet
+    net: ClassVar[type[AgentNet]] = FieldNet
 
     def draw(self, actions: Tensor, generator: torch.Generator) -> PathDraws:
         """Return what `loss` draws for one group's actions, (G, B, A)."""
@@ -74,7 +75,7 @@ class DiffusionModel:
     """
 
     num_steps: int
-    net: ClassVar[type[nn.Module]] = FieldNet
+    net: ClassVar[type[AgentNet]] = FieldNet
 
     def draw(self, actions: Tensor, generator: torch.Generator) -> PathDraws:
         """Return what `loss` draws for one group's actions, (G, B, A)."""

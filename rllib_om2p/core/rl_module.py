@@ -7,8 +7,8 @@ reading, saving or syncing a module are the same memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import gymnasium as gym
 import torch
@@ -16,10 +16,9 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from torch import Tensor, nn
 
+from rllib_om2p.nets.agent_net import Net
 from rllib_om2p.nets.critics import CriticEnsemble
 from rllib_om2p.ops.discrete import choose
-
-Net = TypeVar("Net", bound=nn.Module)
 
 NOISE = "noise"
 SHARED_NOISE = "shared_noise"
@@ -68,11 +67,11 @@ class AgentModule(TorchRLModule):
         """Create the networks, each with a leading axis of one agent."""
         raise TypeError(f"{type(self).__name__} must define build_networks().")
 
-    def build_actor(self, net: Callable[..., Net], num_labels: int = 0) -> Net:
-        """Return a policy's network, of the model config's `actor_hidden` and `actor_layer_norm`.
+    def build_actor(self, net: type[Net], num_labels: int = 0) -> Net:
+        """Return a policy's network, of `ActorConfig.actor_model_config`'s entries.
 
         Args:
-            net: An `AgentNet`.
+            net: Its class.
             num_labels: Features beside the observation, not counting the agent's `identity`.
         """
         return net(

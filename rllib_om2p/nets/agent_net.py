@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from torch import nn
 
@@ -49,3 +49,6 @@ class AgentNet(nn.Module):
             layer_norm=layer_norm,
             generator=generator,
         )
+
+
+Net = TypeVar("Net", bound=AgentNet)

@@ -5,16 +5,11 @@ It is the instantaneous velocity v(o, z, r) of a flow, or the noise e(o, z, r) o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from rllib_om2p.nets.agent_net import AgentNet
 from rllib_om2p.ops.shapes import check_stacked, check_times
-
-if TYPE_CHECKING:
-    pass
 
 
 class FieldNet(AgentNet):

@@ -5,16 +5,11 @@ Actions are points of the normalised action box [-1, 1].
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from rllib_om2p.nets.agent_net import AgentNet
 from rllib_om2p.ops.shapes import check_stacked
-
-if TYPE_CHECKING:
-    pass
 
 # Of half the box: narrower, the likelihood of a repeated action is without bound.
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0

@@ -5,16 +5,11 @@ Symbols as in ops.mean_flow: u(o, z, r, t) is the average velocity from r to t a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from rllib_om2p.nets.agent_net import AgentNet
 from rllib_om2p.ops.shapes import check_same, check_stacked, check_times
-
-if TYPE_CHECKING:
-    pass
 
 
 class VelocityNet(AgentNet):

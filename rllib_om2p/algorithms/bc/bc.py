@@ -15,6 +15,7 @@ from ray.rllib.utils.annotations import override
 
 from rllib_om2p.algorithms.bc.networks import BCLoss, BCModule, BCNetworks
 from rllib_om2p.algorithms.bc.policies import NUM_STEPS, POLICIES, Policy, PolicyName, make_policy
+from rllib_om2p.core.actors import ActorConfig
 from rllib_om2p.core.agent_groups import AgentGroup, RowLayout
 from rllib_om2p.core.algorithm import Algorithm
 from rllib_om2p.core.config import OfflineConfig
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 
-class BCConfig(OfflineConfig):
+class BCConfig(ActorConfig):
     """Configures behaviour cloning.
 
     Example:
@@ -40,17 +41,13 @@ class BCConfig(OfflineConfig):
         super().__init__(algo_class=algo_class or BC)
         self.policy: PolicyName = "deterministic"
         self.sampling_steps: int | None = None
-        self.actor_hidden: Sequence[int] = (512, 512, 512, 512)
-        self.actor_layer_norm = False
 
-    @override(OfflineConfig)
+    @override(ActorConfig)
     def training(
         self,
         *,
         policy: PolicyName | None = NotProvided,
         sampling_steps: int | None = NotProvided,
-        actor_hidden: Sequence[int] | None = NotProvided,
-        actor_layer_norm: bool | None = NotProvided,
         **kwargs: Any,
     ) -> Self:
         """Set behaviour cloning's hyperparameters.
@@ -63,20 +60,13 @@ class BCConfig(OfflineConfig):
                 actions' probabilities; the others act by the largest legal feature.
             sampling_steps: From noise to action, of "flow" (default 10), "diffusion" (default 15)
                 and "mean_flow" (default 1). None (default): the policy's.
-            actor_hidden: Hidden layers (default 4 x 512).
-            actor_layer_norm: LayerNorm after the activations (default False).
-            **kwargs: See `OfflineConfig.training`.
+            **kwargs: See `ActorConfig.training`.
         """
         super().training(**kwargs)
-        self._assign(
-            policy=policy,
-            sampling_steps=sampling_steps,
-            actor_hidden=actor_hidden,
-            actor_layer_norm=actor_layer_norm,
-        )
+        self._assign(policy=policy, sampling_steps=sampling_steps)
         return self
 
-    @override(OfflineConfig)
+    @override(ActorConfig)
     def validate(self) -> None:
         """Check the settings.
 
@@ -99,17 +89,7 @@ class BCConfig(OfflineConfig):
     ) -> BCNetworks:
         """Return stacked policies."""
         return BCNetworks(
-            [
-                self._make_policy(group).net(
-                    len(group),
-                    group.obs_dim,
-                    group.action_dim,
-                    self.actor_hidden,
-                    layer_norm=self.actor_layer_norm,
-                    generator=generator,
-                )
-                for group in groups
-            ]
+            [self.build_actor(self._make_policy(group).net, group, generator) for group in groups]
         )
 
     @override(OfflineConfig)
@@ -128,8 +108,7 @@ class BCConfig(OfflineConfig):
             model_config={
                 "policy": self.policy,
                 "sampling_steps": self.sampling_steps,
-                "actor_hidden": tuple(self.actor_hidden),
-                "actor_layer_norm": self.actor_layer_norm,
+                **self.actor_model_config,
             },
         )
 

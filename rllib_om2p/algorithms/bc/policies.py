@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rllib_om2p.core.agent_groups import GroupBatch
 from rllib_om2p.core.generative import DiffusionModel, FlowModel
 from rllib_om2p.core.matching import MatchingDraws, MeanFlowMatching
+from rllib_om2p.nets.agent_net import AgentNet
 from rllib_om2p.nets.policies import CategoricalPolicy, DeterministicPolicy, GaussianPolicy
 from rllib_om2p.nets.velocity import VelocityNet
 from rllib_om2p.ops.averages import mean_square
@@ -30,7 +31,7 @@ class Policy(Protocol):
     """What behaviour cloning asks of a kind of policy."""
 
     @property
-    def net(self) -> type[nn.Module]:
+    def net(self) -> type[AgentNet]:
         """The stacked network, built from (num_agents, obs_dim, action_dim, hidden)."""
 
     def draw(self, actions: Tensor, generator: torch.Generator) -> Any:
@@ -53,7 +54,7 @@ class Policy(Protocol):
 class Deterministic:
     """The mean action: least squares."""
 
-    net: ClassVar[type[nn.Module]] = DeterministicPolicy
+    net: ClassVar[type[AgentNet]] = DeterministicPolicy
 
     def draw(self, actions: Tensor, generator: torch.Generator) -> None:
         """Return nothing: the loss draws nothing."""
@@ -76,7 +77,7 @@ class Gaussian:
     distribution has no likelihood.
     """
 
-    net: ClassVar[type[nn.Module]] = GaussianPolicy
+    net: ClassVar[type[AgentNet]] = GaussianPolicy
 
     def draw(self, actions: Tensor, generator: torch.Generator) -> None:
         """Return nothing: the loss draws nothing."""
@@ -101,7 +102,7 @@ class Categorical:
     """
 
     is_sampled: bool
-    net: ClassVar[type[nn.Module]] = CategoricalPolicy
+    net: ClassVar[type[AgentNet]] = CategoricalPolicy
 
     def draw(self, actions: Tensor, generator: torch.Generator) -> None:
         """Return nothing: the loss draws nothing."""
@@ -127,7 +128,7 @@ class MeanFlow:
 
     num_steps: int
     matching: MeanFlowMatching
-    net: ClassVar[type[nn.Module]] = VelocityNet
+    net: ClassVar[type[AgentNet]] = VelocityNet
 
     def draw(self, actions: Tensor, generator: torch.Generator) -> MatchingDraws:
         """Return what `loss` draws for one group's actions, (G, B, A)."""

@@ -81,8 +81,7 @@ class MASfBCConfig(ActorCriticConfig):
         """
         super().validate()
         self._check_positive("diffusion_steps", "num_candidates")
-        if self.alpha < 0:
-            raise ValueError(f"alpha must be at least 0, got {self.alpha}.")
+        self._check_not_negative("alpha")
 
     @override(OfflineConfig)
     def build_networks(
@@ -99,16 +98,8 @@ class MASfBCConfig(ActorCriticConfig):
     @override(ActorCriticConfig)
     def build_critic_loss(self, networks: ActorCritic, layout: RowLayout) -> InSupportCriticLoss:
         """Return temporal-difference learning of values within the data's support."""
-        assert isinstance(networks, SfBCNetworks)
-        return InSupportCriticLoss(
-            networks=networks,
-            gamma=self.gamma,
-            aggregate=self.target_aggregate,
-            critic=self.critic,
-            teams=tuple(team.agents for team in layout.teams),
-            num_candidates=self.num_candidates,
-            alpha=self.alpha,
-        )
+        usual = vars(super().build_critic_loss(networks, layout))
+        return InSupportCriticLoss(**usual, num_candidates=self.num_candidates, alpha=self.alpha)
 
     @override(OfflineConfig)
     def build_phases(self, networks: Networks, layout: RowLayout) -> list[Phase]:

@@ -85,6 +85,7 @@ def _benchmark(options: argparse.Namespace) -> None:
 
 def _run(options: argparse.Namespace, suite: Suite, todo: Sequence[Cell], folder: Path) -> None:
     from rllib_om2p.benchmark.cells import write_plan
+    from rllib_om2p.benchmark.reuse import take_over
     from rllib_om2p.benchmark.runner import run_cells
     from rllib_om2p.core.console import start_ray
     from rllib_om2p.evaluation.provenance import provenance
@@ -93,6 +94,12 @@ def _run(options: argparse.Namespace, suite: Suite, todo: Sequence[Cell], folder
     if workers < 1:
         raise ValueError(f"--workers must be at least 1, got {workers}.")
     write_plan(folder, suite)
+    taken = take_over(todo, folder)
+    if taken:
+        print(f"{len(taken)} runs are taken over from other suites in {options.out}", flush=True)
+        todo = [cell for cell in todo if cell not in taken]
+        if not todo:
+            return
     start_ray(num_cpus=workers + _READERS)
     outcome = run_cells(
         todo,

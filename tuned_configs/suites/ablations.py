@@ -1,15 +1,21 @@
-"""The papers' ablations, in small networks: one part of an algorithm changed at a time."""
+"""The papers' ablations, in small networks: one part of an algorithm changed at a time.
+
+They run on the two sets of each task that several policies collected, where an algorithm has to
+choose among actions. The unchanged algorithm is taken over from the suite "cpu" where it has run.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from rllib_om2p.benchmark.suite import Method, Suite
 from tuned_configs.suites.comparisons import NUM_UPDATES, WIDTH
 from tuned_configs.suites.footing import SPREAD, TAG, cpu_settings
 from tuned_configs.suites.members import chosen_methods
 
-TASKS = (SPREAD, TAG)
+QUALITIES = ("medium-replay", "medium-expert")
+TASKS = [replace(task, qualities=QUALITIES) for task in (SPREAD, TAG)]
 
 
 def _suite(name: str, title: str, methods: Sequence[Method]) -> Suite:

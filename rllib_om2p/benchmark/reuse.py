@@ -1,0 +1,93 @@
+"""Runs that another suite beside this one has already made: taken over, not trained again.
+
+Suites overlap: the plain algorithm stands in the comparison and in each of its ablations. A run is
+the same if algorithm, all hyperparameters (not only those that a suite names), data, seed, updates
+and evaluation are the same. Its record keeps who made it and when.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rllib_om2p.benchmark.cells import Cell, result_file, write_json
+from rllib_om2p.benchmark.training import hyperparameters, make_config
+
+TAKEN_FROM = "taken_from"
+_RUN = (
+    "algorithm",
+    "dataset",
+    "fingerprint",
+    "seed",
+    "num_updates",
+    "num_points",
+    "episodes",
+    "curve_episodes",
+    "first_seed",
+    "curve_seed",
+)
+# Settled when the algorithm is built, and without effect on its numbers.
+_WITHOUT_EFFECT = ("share_table",)
+
+
+def take_over(cells: Sequence[Cell], folder: Path) -> list[Cell]:
+    """Write the results of cells that other suites have made, and return these cells.
+
+    Args:
+        cells: Those without a result.
+        folder: Of this suite's results; other suites' are the folders beside it.
+    """
+    found = []
+    for cell in cells:
+        if cell.fresh_process or cell.gpus:
+            continue  # its cost is what it is run for
+        source = _find(cell, folder)
+        if source is not None:
+            _copy(source, cell, folder)
+            found.append(cell)
+    return found
+
+
+def _find(cell: Cell, folder: Path) -> Path | None:
+    pattern = f"*/{cell.dataset.replace('/', '-')}-*-{cell.seed}.json"
+    wanted = _identity(asdict(cell), hyperparameters(make_config(cell)))
+    for file in sorted(folder.parent.glob(pattern)):
+        if file.parent.resolve() == folder.resolve():
+            continue
+        record = json.loads(file.read_text(encoding="utf-8"))
+        same = _identity(record.get("cell", {}), record.get("hyperparameters", {})) == wanted
+        if same and (file.with_suffix(".npz").exists() or not _keeps_samples(cell)):
+            return file
+    return None
+
+
+def _keeps_samples(cell: Cell) -> bool:
+    return cell.keep_actions and cell.episodes > 0
+
+
+def _identity(run: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {name: value for name, value in values.items() if name not in _WITHOUT_EFFECT}
+    return {name: run.get(name) for name in _RUN} | {"hyperparameters": kept}
+
+
+def _copy(source: Path, cell: Cell, folder: Path) -> None:
+    record = json.loads(source.read_text(encoding="utf-8"))
+    identity = cell.identity()
+    file = result_file(folder, cell)
+    folder.mkdir(parents=True, exist_ok=True)
+    if _keeps_samples(cell):
+        draft = file.with_name(f".{file.stem}.part.npz")
+        shutil.copyfile(source.with_suffix(".npz"), draft)
+        draft.replace(file.with_suffix(".npz"))
+    changed = {
+        "suite": cell.suite,
+        "method": cell.method,
+        "overrides": identity["settings"],
+        "cell": identity,
+        TAKEN_FROM: f"{source.parent.name}/{source.name}",
+    }
+    write_json(file, record | changed)

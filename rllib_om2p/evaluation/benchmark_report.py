@@ -16,6 +16,7 @@ from rllib_om2p.evaluation.comparison import (
     aggregates,
     improvement,
     improvement_table,
+    overview_table,
     returns_table,
     settings_table,
     shared_datasets,
@@ -31,7 +32,9 @@ _HOW_TO_READ = (
     "Scores are those of the last update; no seed, checkpoint or episode was chosen. Normalised: "
     "0 is the random policy, 100 the expert of the papers. Intervals of one dataset: Student's t "
     "over the seeds. Aggregates: interquartile mean over seeds and datasets, with a stratified "
-    "bootstrap that keeps the datasets fixed; only datasets that all methods have are pooled."
+    "bootstrap that keeps the datasets fixed; only datasets that all methods have are pooled. Mean "
+    "returns: with the standard deviation over the seeds; bold are the best of a dataset and those "
+    "that Welch's test (p 0.05) does not tell apart from it."
 )
 _HOW_TO_READ_COSTS = (
     "Medians over the runs, without each run's first point of the curve. Milliseconds are of one "
@@ -68,11 +71,27 @@ def write_benchmark_report(folder: str | Path, out: str | Path) -> list[Path]:
     return files
 
 
+def brief_markdown(comparison: Comparison) -> str:
+    """Return the scores over datasets, the mean returns and who made them, for a longer text."""
+    tables: list[Table | None] = [aggregate_table(comparison)]
+    headings = [""]
+    for env in comparison.envs:
+        tables.append(overview_table(comparison, env))
+        headings.append(f"`{env}`, mean returns:\n\n")
+    parts = [f"{h}{t.markdown()}" for h, t in zip(headings, tables, strict=True) if t is not None]
+    made = [line for line in _made_with(comparison) if not line.startswith(("command", "python"))]
+    return "\n\n".join([*_state(comparison), *parts, "; ".join(made) + "."])
+
+
 def _tables(comparison: Comparison) -> Iterator[tuple[str, Table]]:
     """Yield all tables by their headings."""
     overall = aggregate_table(comparison)
     if overall is not None:
         yield "Over datasets", overall
+    for env in comparison.envs:
+        overview = overview_table(comparison, env)
+        if overview is not None:
+            yield f"Mean returns, {env}", overview
     for env in comparison.envs:
         returns = returns_table(comparison, env)
         if returns is not None:
@@ -141,7 +160,8 @@ def _returns(comparison: Comparison, shown: dict[str, str], palette: figures.Pal
     for env in comparison.envs:
         if f"Returns, {env}" in shown:
             picture = page.picture(figures.dots_figure(comparison, env, palette))
-            parts += [page.heading(env), picture, shown[f"Returns, {env}"]]
+            parts += [page.heading(env), picture, shown[f"Mean returns, {env}"]]
+            parts.append(page.folded("every seed", shown[f"Returns, {env}"]))
     return parts
 
 

@@ -16,6 +16,7 @@ from rllib_om2p.evaluation.report import Result, Table, results_table
 from rllib_om2p.evaluation.statistics import (
     Interval,
     bootstrap_interval,
+    differ,
     iqm,
     probability_of_improvement,
 )
@@ -67,7 +68,11 @@ def aggregates(comparison: Comparison, datasets: Sequence[str]) -> dict[str, Agg
 
 
 def aggregate_table(comparison: Comparison) -> Table | None:
-    """Return one row per method: interquartile means over all datasets and by environment."""
+    """Return one row per method: interquartile means over all datasets and by environment.
+
+    The plain mean stands beside them: of few datasets that lie far apart, the middle half of the
+    scores may leave whole datasets out.
+    """
     parts = {"all": comparison.datasets}
     if len(comparison.envs) > 1:
         parts |= {env: comparison.datasets_of(env) for env in comparison.envs}
@@ -79,7 +84,7 @@ def aggregate_table(comparison: Comparison) -> Table | None:
     for name, datasets in parts.items():
         if name in pooled:
             number = len(shared_datasets(comparison, datasets))
-            header += [f"IQM, {name} ({number})", f"95 %, {name}"]
+            header += [f"IQM, {name} ({number})", f"95 %, {name}", f"mean, {name}"]
     rows = []
     for method in comparison.methods:
         cells = [method]
@@ -89,9 +94,58 @@ def aggregate_table(comparison: Comparison) -> Table | None:
             cells += [
                 f"{score.value:.1f}" if score else "",
                 f"{interval.low:.1f} to {interval.high:.1f}" if interval else "",
+                f"{score.mean:.1f}" if score else "",
             ]
         rows.append(tuple(cells))
     return Table(tuple(header), tuple(rows), frozenset({"method"}))
+
+
+def overview_table(comparison: Comparison, env: str) -> Table | None:
+    """Return one environment's mean returns, one row per method, one column per dataset.
+
+    Bold are the largest mean of a dataset and all that are not told apart from it (Welch, p 0.05).
+    """
+    datasets = comparison.datasets_of(env)
+    rows = [("data", *(f"{comparison.data_return(dataset):.1f}" for dataset in datasets))]
+    means = [
+        [
+            [run.mean for run in comparison.of(method, dataset) if run.returns]
+            for dataset in datasets
+        ]
+        for method in comparison.methods
+    ]
+    if not any(found for row in means for found in row):
+        return None
+    for method, row in zip(comparison.methods, means, strict=True):
+        rows.append((method, *map(_mean_and_deviation, row)))
+    strong = {
+        (method + 1, column + 1)
+        for column in range(len(datasets))
+        for method in _level_with_the_best([row[column] for row in means])
+    }
+    names = tuple(dataset.removeprefix(f"{env}/") for dataset in datasets)
+    return Table(("method", *names), tuple(rows), frozenset({"method"}), frozenset(strong))
+
+
+def _level_with_the_best(scores: Sequence[Sequence[float]]) -> list[int]:
+    """Return the position of the largest mean, and of all that are not told apart from it."""
+    scored = [i for i, values in enumerate(scores) if values]
+    if not scored:
+        return []
+    best = max(scored, key=lambda i: float(np.mean(scores[i])))
+    return [
+        i
+        for i in scored
+        if i == best
+        or (min(len(scores[i]), len(scores[best])) > 1 and not differ(scores[i], scores[best]))
+    ]
+
+
+def _mean_and_deviation(values: Sequence[float]) -> str:
+    if not values:
+        return ""
+    mean = f"{np.mean(values):.1f}"
+    return mean if len(values) < 2 else f"{mean} ± {np.std(values, ddof=1):.1f}"
 
 
 def returns_table(comparison: Comparison, env: str) -> Table | None:

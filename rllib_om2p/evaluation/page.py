@@ -87,15 +87,22 @@ def table(found: Table) -> str:
         f"<th{kind}>{html.escape(name)}</th>"
         for kind, name in zip(kinds, found.header, strict=True)
     )
+    cells = [
+        [f"<b>{html.escape(c)}</b>" if (i, j) in found.strong else html.escape(c) for j, c in row]
+        for i, row in enumerate(map(enumerate, found.rows))
+    ]
     rows = "".join(
         "<tr>"
-        + "".join(
-            f"<td{kind}>{html.escape(cell)}</td>" for kind, cell in zip(kinds, row, strict=True)
-        )
+        + "".join(f"<td{kind}>{cell}</td>" for kind, cell in zip(kinds, row, strict=True))
         + "</tr>"
-        for row in found.rows
+        for row in cells
     )
     return f'<div class="wide"><table><tr>{head}</tr>{rows}</table></div>'
+
+
+def folded(summary: str, inner: str) -> str:
+    """Return a part that opens at a click on its summary."""
+    return f"<details><summary>{html.escape(summary)}</summary>{inner}</details>"
 
 
 def picture(svg: str) -> str:
@@ -107,7 +114,7 @@ def _section(section: Section) -> str:
     inner = "\n".join(section.parts)
     anchor = f'<h2 id="{_anchor(section.title)}">{html.escape(section.title)}</h2>'
     if section.folded:
-        return f"{anchor}<details><summary>show</summary>{inner}</details>"
+        return f"{anchor}{folded('show', inner)}"
     return f"{anchor}\n{inner}"
 
 

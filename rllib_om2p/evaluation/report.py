@@ -62,16 +62,22 @@ class Table:
         header: One name per column.
         rows: As long as the header each.
         words: Names of the columns that hold words, aligned left; numbers align right.
+        strong: Cells in bold type, as (row, column).
     """
 
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     words: frozenset[str] = frozenset()
+    strong: frozenset[tuple[int, int]] = frozenset()
 
     def markdown(self) -> str:
         """Return a Markdown table."""
         rule = ["---" if name in self.words else "---:" for name in self.header]
-        cells = [self.header, rule, *self.rows]
+        rows = [
+            [f"**{cell}**" if (i, j) in self.strong else cell for j, cell in enumerate(row)]
+            for i, row in enumerate(self.rows)
+        ]
+        cells = [self.header, rule, *rows]
         return "\n".join("| " + " | ".join(c.replace("|", "\\|") for c in r) + " |" for r in cells)
 
     def text(self) -> str:

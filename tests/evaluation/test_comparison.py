@@ -11,6 +11,7 @@ from rllib_om2p.evaluation.comparison import (
     aggregate_table,
     aggregates,
     improvement,
+    overview_table,
     returns_table,
     settings_table,
     sweeps,
@@ -85,6 +86,36 @@ def test_returns_are_shown_raw_and_normalised_with_every_seed_and_the_data(tmp_p
         "each seed": "160.0, 170.0",
     }
     assert {name: rows[1][name] for name in expected} == expected
+
+
+def test_overview_marks_the_best_and_what_is_not_told_apart_from_it(tmp_path):
+    for method, means in {
+        "best": (150.0, 160.0, 170.0),
+        "level": (140.0, 160.0, 165.0),
+        "behind": (120.0, 121.0, 122.0),
+        "alone": (165.0,),
+    }.items():
+        for seed, mean in enumerate(means):
+            write_run(tmp_path, method, seed, mean)
+    write_run(tmp_path, "best", 0, 180.0, quality="expert")
+    write_plan(tmp_path, ["best", "level", "behind", "alone"], [], 10)
+    table = overview_table(load_comparison(tmp_path), SPREAD)
+    assert table is not None
+    assert table.header == ("method", "expert", "medium")
+    cells = {row[0]: row[1:] for row in table.rows}
+    assert cells["data"] == ("150.0", "150.0")
+    assert cells["best"] == ("180.0", "160.0 ± 10.0")
+    assert cells["behind"] == ("", "121.0 ± 1.0")
+    strong = {(table.rows[i][0], table.header[j]) for i, j in table.strong}
+    # The largest mean on medium is one run's, with which nothing can be compared.
+    assert strong == {("best", "expert"), ("alone", "medium")}
+    for file in tmp_path.glob("*alone*"):
+        file.unlink()
+    table = overview_table(load_comparison(tmp_path), SPREAD)
+    assert table is not None
+    strong = {(table.rows[i][0], table.header[j]) for i, j in table.strong}
+    assert strong == {("best", "expert"), ("best", "medium"), ("level", "medium")}
+    assert "| **160.0 ± 10.0** |" in table.markdown()
 
 
 def test_improvement_counts_won_pairs(tmp_path):

@@ -11,6 +11,7 @@ import pytest
 from rllib_om2p.evaluation.statistics import (
     Interval,
     bootstrap_interval,
+    differ,
     iqm,
     mean_interval,
     probability_of_improvement,
@@ -41,6 +42,22 @@ def test_iqm_is_the_mean_of_the_middle_half() -> None:
 def test_iqm_of_three_is_their_mean_and_of_five_drops_the_ends() -> None:
     assert iqm([1, 2, 9]) == pytest.approx(4.0)
     assert iqm([-100, 1, 2, 3, 100]) == pytest.approx(2.0)
+
+
+def test_welch_tells_means_apart_by_hand_numbers() -> None:
+    # t = 3 / sqrt(2 / 3) = 3.674 with 4 degrees of freedom: p = 0.0213
+    assert differ([1.0, 2.0, 3.0], [4.0, 5.0, 6.0])
+    assert not differ([1.0, 2.0, 3.0], [4.0, 5.0, 6.0], level=0.02)
+    # t = 2 / sqrt(2 / 3) = 2.449: p = 0.0705
+    assert not differ([1.0, 2.0, 3.0], [3.0, 4.0, 5.0])
+    # Two equal spreads of nothing.
+    assert differ([1.0, 1.0], [2.0, 2.0])
+    assert not differ([1.0, 1.0], [1.0, 1.0])
+
+
+def test_one_seed_is_told_apart_from_nothing() -> None:
+    with pytest.raises(ValueError, match="at least 2 seeds of each"):
+        differ([1.0], [2.0, 3.0])
 
 
 def test_mean_interval_matches_a_table_of_t() -> None:

@@ -9,6 +9,7 @@ SUITES = {
     "cpu-128": comparisons.cpu_128,
     "discrete": comparisons.discrete,
     "paper": comparisons.paper,
+    "rates": comparisons.rates,
     "search": comparisons.search,
     "ablation-losses": ablations.losses,
     "ablation-times": ablations.times,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from rllib_om2p.benchmark.suite import Method, Suite, Task
-from tuned_configs.suites.footing import SPREAD, TASKS, cpu_settings
-from tuned_configs.suites.members import candidate_methods, chosen_methods
+from tuned_configs.suites.footing import SPREAD, TASKS, cpu_settings, falling
+from tuned_configs.suites.members import MEMBERS, candidate_methods, chosen_methods
 
 NUM_UPDATES = 4000
 WIDTH = 64
@@ -85,6 +85,34 @@ def paper() -> Suite:
             "lr": 3e-4,
         },
         gpus_per_cell=0.25,
+    )
+
+
+def rates() -> Suite:
+    """Return learning rates, from which that of the small networks was chosen.
+
+    With the seed and start states of the search, and each method's weights before it.
+    """
+    names = ("BC-mean-flow", "MA-TD3+BC", "MA-FQL", "VGM2P", "OM2P")
+    members = [member for member in MEMBERS if member.name in names]
+    return Suite(
+        name="rates",
+        title="learning rates, 2 x 64 networks, 4000 updates",
+        methods=[
+            Method(
+                f"{member.name}={lr:g}",
+                member.algorithm,
+                {**member.settings, **member.candidates[0], "lr": falling(lr, NUM_UPDATES)},
+            )
+            for member in members
+            for lr in (1e-3, 3e-3, 1e-2, 3e-2)
+        ],
+        tasks=(Task(SPREAD.env, ("medium-replay", "expert"), 200, 0, SPREAD.settings),),
+        seeds=(100,),
+        num_updates=NUM_UPDATES,
+        num_points=1,
+        settings=cpu_settings(WIDTH, NUM_UPDATES),
+        first_seed=3_000_000,
     )
 
 

@@ -50,4 +50,7 @@ SEARCH_SPACES: Mapping[str, Trials] = {
     # The paper tunes eta by data set.
     "OM2P": _each("eta", 0.3, 0.1, 1.0, 3.0),
     "OM2P-VDN": _each("eta", 0.3, 0.1, 1.0, 3.0),
+    # Here the value reaches more jumps, and a smaller eta does.
+    "OM2P-path": _each("eta", 0.3, 0.03, 0.1, 1.0),
+    "OM2P-path-VDN": _each("eta", 0.3, 0.03, 0.1, 1.0),
 }

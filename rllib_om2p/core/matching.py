@@ -127,13 +127,22 @@ class MeanFlowMatching:
             draws: From `draw`.
             guide: `(z, r, v)` to the velocity to match in place of v = x_1 - x_0, without gradient.
         """
-        r, t = sample_times(draws.uniforms, self.time_table, instant=draws.instant)
-        z = interpolate(draws.noise, actions, r)
+        z, r, t = self.points(actions, draws)
         velocity = conditional_velocity(draws.noise, actions)
         if guide is not None:
             velocity = guide(z, r, velocity)
         u, derivative = self.velocity_and_derivative(actor, obs, z, r, t, velocity)
         return u, mean_flow_target(velocity, derivative, r, t)
+
+    def points(self, actions: Tensor, draws: MatchingDraws) -> tuple[Tensor, Tensor, Tensor]:
+        """Return points of the paths, (G, B, A), and start and end of the jumps, (G, B, 1).
+
+        Args:
+            actions: The data's actions x_1 in [-1, 1], (G, B, A).
+            draws: From `draw`.
+        """
+        r, t = sample_times(draws.uniforms, self.time_table, instant=draws.instant)
+        return interpolate(draws.noise, actions, r), r, t
 
     def velocity_and_derivative(
         self,

@@ -159,6 +159,22 @@ def one_step_action(velocity_fn: VelocityFn, noise: Tensor, *, num_steps: int = 
     return x.clamp(-1, 1)
 
 
+def end_of_path(velocity_fn: VelocityFn, z: Tensor, r: Tensor) -> Tensor:
+    """Return the actions clip(z + (1 - r) u(z, r, 1), -1, 1) to which points of a path jump.
+
+    From r = 0, where z is noise, it is `one_step_action`.
+
+    Args:
+        velocity_fn: u(z, r, t) -> (G, B, A).
+        z: Points on the path, (G, B, A).
+        r: Their flow times in [0, 1], (G, B, 1).
+
+    Source: ours, after OM2P eq. 3.
+    """
+    check_times(z, r=r)
+    return (z + (1 - r) * velocity_fn(z, r, torch.ones_like(r))).clamp(-1, 1)
+
+
 def mean_flow_loss(u: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
     """Return each agent's mean squared error over batch and action axes, (G, B, A) -> (G,).
 

@@ -12,6 +12,7 @@ from rllib_om2p.ops.mean_flow import (
     adaptive_mean_flow_loss,
     check_finite_difference_step,
     conditional_velocity,
+    end_of_path,
     finite_difference,
     interpolate,
     mean_flow_loss,
@@ -210,6 +211,18 @@ def test_one_step_action_by_hand() -> None:
 
     actions = one_step_action(velocity_fn, noise)
     torch.testing.assert_close(actions, torch.tensor([[[0.75, -1.0, 1.0]]]))
+
+
+def test_points_of_the_path_jump_to_its_end_and_noise_acts_in_one_step() -> None:
+    def velocity_fn(z: torch.Tensor, r: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return 2 * z - r + t
+
+    z, r = torch.tensor([[[0.2, -0.4]]]), torch.tensor([[[0.25]]])
+    # 0.2 + 0.75 (0.4 - 0.25 + 1) = 1.0625, clipped; -0.4 + 0.75 (-0.8 - 0.25 + 1) = -0.4375
+    torch.testing.assert_close(end_of_path(velocity_fn, z, r), torch.tensor([[[1.0, -0.4375]]]))
+    start = torch.zeros_like(r)
+    torch.testing.assert_close(end_of_path(velocity_fn, z, start), one_step_action(velocity_fn, z))
+    torch.testing.assert_close(end_of_path(velocity_fn, z, torch.ones_like(r)), z)
 
 
 def test_one_step_action_solves_a_linear_flow_in_any_number_of_steps() -> None:

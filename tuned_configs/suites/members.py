@@ -58,6 +58,8 @@ MEMBERS = (
     Member("VGM2P", "VGM2P", {}),
     Member("OM2P", "OM2P", {"critic": "own"}),
     Member("OM2P-VDN", "OM2P", {"critic": "vdn"}),
+    Member("OM2P-path", "OM2P", {"critic": "own", "value_from": "path"}),
+    Member("OM2P-path-VDN", "OM2P", {"critic": "vdn", "value_from": "path"}),
 )
 
 

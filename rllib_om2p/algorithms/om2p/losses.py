@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,9 @@ from rllib_om2p.core.matching import MatchingDraws, MeanFlowMatching
 from rllib_om2p.core.shared_noise import shared_normal
 from rllib_om2p.nets.velocity import VelocityNet
 from rllib_om2p.ops.averages import batch_mean
-from rllib_om2p.ops.mean_flow import adaptive_mean_flow_loss, mean_flow_loss
+from rllib_om2p.ops.mean_flow import adaptive_mean_flow_loss, end_of_path, mean_flow_loss
+
+ValueFrom = Literal["noise", "path"]
 
 
 class ActorDraws(NamedTuple):
@@ -30,11 +32,12 @@ class ActorDraws(NamedTuple):
 
     Attributes:
         matching: Noise and times of the matching loss.
-        action_noise: x_0 of the action that the critic judges, (G, B, A).
+        action_noise: x_0 of the action that the critic judges, (G, B, A); None where it judges
+            jumps from the points of the matching loss.
     """
 
     matching: MatchingDraws
-    action_noise: Tensor
+    action_noise: Tensor | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +56,7 @@ class ActorLoss:
         adaptive_power: p of the matching loss's adaptive weight; 0 for none.
         adaptive_constant: c of that weight.
         shared_noise: Whether a team's agents act by the same noise.
+        value_from: Where the jumps begin whose ends the critic judges.
     """
 
     networks: OM2PNetworks
@@ -65,17 +69,21 @@ class ActorLoss:
     adaptive_power: float = 0.0
     adaptive_constant: float = 1.0
     shared_noise: bool = False
+    value_from: ValueFrom = "noise"
 
     def draw(self, batch: JointBatch, generator: torch.Generator) -> tuple[ActorDraws, ...]:
         """Return each group's noise and times."""
         shared = shared_normal(batch, self.teams, generator) if self.shared_noise else None
+
+        def action_noise(index: int) -> Tensor | None:
+            if self.value_from == "path":
+                return None
+            if shared is not None:
+                return shared[index]
+            return normal_like(batch.groups[index].actions, generator)
+
         return tuple(
-            ActorDraws(
-                matching=self.matching.draw(group.actions, generator),
-                action_noise=normal_like(group.actions, generator)
-                if shared is None
-                else shared[index],
-            )
+            ActorDraws(self.matching.draw(group.actions, generator), action_noise(index))
             for index, group in enumerate(batch.groups)
         )
 
@@ -100,7 +108,7 @@ class ActorLoss:
         if self.eta > 0:
             values = torch.cat(
                 [
-                    self._values_of_policy(index, group, group_draws.action_noise)
+                    self._values_of_policy(index, group, group_draws)
                     for index, (group, group_draws) in enumerate(
                         zip(batch.groups, draws, strict=True)
                     )
@@ -137,8 +145,14 @@ class ActorLoss:
             losses.append(error)
         return torch.cat(losses), torch.cat(errors)
 
-    def _values_of_policy(self, index: int, group: GroupBatch, noise: Tensor) -> Tensor:
-        """Return the values of a group's one-step actions, mean over the ensemble, (G, B)."""
-        actions = self.networks.act(index, group.obs, noise, group.action_mask)
+    def _values_of_policy(self, index: int, group: GroupBatch, draws: ActorDraws) -> Tensor:
+        """Return the values of a group's actions, mean over the ensemble, (G, B)."""
+        if draws.action_noise is not None:
+            actions = self.networks.act(index, group.obs, draws.action_noise, group.action_mask)
+        else:
+            z, r, _ = self.matching.points(group.actions, draws.matching)
+            actor = self.networks.actors[index]
+            ends = end_of_path(lambda z, r, t: actor(group.obs, z, r, t), z, r)
+            actions = self.networks.as_judged(index, ends, group.action_mask)
         values: Tensor = self.networks.critics[index](group.obs, actions)
         return values.mean(0)

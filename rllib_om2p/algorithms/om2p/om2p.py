@@ -21,7 +21,7 @@ from torch import nn
 
 from rllib_om2p.algorithms.om2p.adaptive_eta import AdaptiveEta
 from rllib_om2p.algorithms.om2p.expectile import expectile_phases
-from rllib_om2p.algorithms.om2p.losses import ActorLoss
+from rllib_om2p.algorithms.om2p.losses import ActorLoss, ValueFrom
 from rllib_om2p.algorithms.om2p.networks import Form, OM2PModule, OM2PNetworks
 from rllib_om2p.algorithms.om2p.options import check_together
 from rllib_om2p.algorithms.om2p.released import ReleasedMatching
@@ -65,6 +65,7 @@ class OM2PConfig(ActorCriticConfig):
         self.eta = 0.1
         self.bc_weight = 1.0
         self.normalize_q = False
+        self.value_from: ValueFrom = "noise"
         self.derivative: Derivative = "finite_difference"
         self.finite_difference_step = 3e-3
         self.xi: Sequence[float] = (-0.5, 0.0, 0.0, 0.0)
@@ -87,6 +88,7 @@ class OM2PConfig(ActorCriticConfig):
         eta: float | None = NotProvided,
         bc_weight: float | None = NotProvided,
         normalize_q: bool | None = NotProvided,
+        value_from: ValueFrom | None = NotProvided,
         derivative: Derivative | None = NotProvided,
         finite_difference_step: float | None = NotProvided,
         xi: Sequence[float] | None = NotProvided,
@@ -111,6 +113,9 @@ class OM2PConfig(ActorCriticConfig):
             bc_weight: Weight of the matching loss (default 1). 0 is the value alone.
             normalize_q: Divide the value by its mean magnitude, so that eta does not depend on the
                 scale of the rewards (default False; ours).
+            value_from: Where the jump begins whose end the critic judges: "noise" (eq. 6, the
+                policy's own jump; default) or "path" (ours): the points of the matching loss, so
+                that the value bends all jumps to the action alike.
             derivative: du/dr in the matching target: "finite_difference" (eq. 5, the paper's;
                 default), "tangent" (exact, at the same cost, and the only one for bfloat16) or
                 "none" (plain flow matching).
@@ -146,6 +151,7 @@ class OM2PConfig(ActorCriticConfig):
             eta=eta,
             bc_weight=bc_weight,
             normalize_q=normalize_q,
+            value_from=value_from,
             derivative=derivative,
             finite_difference_step=finite_difference_step,
             xi=xi,
@@ -174,6 +180,7 @@ class OM2PConfig(ActorCriticConfig):
         self._check_one_of("derivative", DERIVATIVES)
         self._check_one_of("critic_loss", ("td", "expectile"))
         self._check_one_of("form", ("paper", "released"))
+        self._check_one_of("value_from", ("noise", "path"))
         self._check_positive(
             "sampling_steps", "best_of_n", "adaptive_eta_speed", "adaptive_loss_constant"
         )
@@ -259,6 +266,7 @@ class OM2PConfig(ActorCriticConfig):
             adaptive_power=self.adaptive_loss_power,
             adaptive_constant=self.adaptive_loss_constant,
             shared_noise=self.shared_noise,
+            value_from=self.value_from,
         )
         trained: list[nn.Module] = list(networks.actors)
         if networks.adaptive_eta is not None:

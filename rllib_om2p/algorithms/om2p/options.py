@@ -40,6 +40,11 @@ def check_together(config: OM2PConfig) -> None:
             f"shared_noise with best_of_n={config.best_of_n} would share nothing: each agent "
             "takes the candidate that its own critic prefers. Set best_of_n=1."
         )
+    if config.value_from == "path" and (config.form == "released" or config.sampling_steps > 1):
+        raise ValueError(
+            'value_from="path" judges single jumps of the paper\'s form: set form="paper" and '
+            f"sampling_steps=1, got {config.form!r} and {config.sampling_steps}."
+        )
     if config.form == "released" and (
         config.derivative != "none" or config.instant_fraction > 0 or config.sampling_steps > 1
     ):

@@ -160,6 +160,32 @@ def test_actor_loss_and_gradient_equal_a_per_agent_loop(normalize_q):
         torch.testing.assert_close(gradient, other, rtol=1e-3, atol=1e-5)
 
 
+def test_value_from_the_path_judges_where_its_points_jump_to():
+    networks, batch = make_networks(), make_batch()
+    loss = make_actor_loss(networks, bc_weight=0.0, value_from="path")
+    draws = loss.draw(batch, torch.Generator().manual_seed(4))
+    losses, metrics = loss(batch, draws)
+    parameters = [p for actor in networks.actors for p in actor.parameters()]
+    gradients = torch.autograd.grad(losses.sum(), parameters)
+    expected = []
+    for g, (size, _, _) in enumerate(SHAPES):
+        part, drawn = batch.groups[g], draws[g]
+        assert drawn.action_noise is None
+        for i in range(size):
+            actor, obs = Plain(networks.actors[g].mlp, i), part.obs[i]
+            s1, s2 = drawn.matching.uniforms[:, i]
+            r = torch.minimum(s1, 1 - s2)
+            z = (1 - r) * drawn.matching.noise[i] + r * part.actions[i]
+            u = actor(torch.cat([obs, z, r, torch.ones_like(r)], -1))
+            action = (z + (1 - r) * u).clamp(-1, 1)
+            expected.append(plain_critic(networks.critics[g], i, obs, action).mean())
+    torch.testing.assert_close(losses, -ETA * torch.stack(expected), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(metrics["q_policy"], torch.stack(expected), rtol=1e-5, atol=1e-6)
+    reference = torch.autograd.grad(-ETA * torch.stack(expected).sum(), parameters)
+    for gradient, other in zip(gradients, reference, strict=True):
+        torch.testing.assert_close(gradient, other, rtol=1e-4, atol=1e-6)
+
+
 def test_actor_loss_with_finite_difference_is_close_to_the_tangents():
     networks, batch = make_networks(), make_batch()
     exact = make_actor_loss(networks)

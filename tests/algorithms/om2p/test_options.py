@@ -20,6 +20,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "adaptive-eta": {"adaptive_eta": 0.1, "grad_clip": 1.0},
     "adaptive-weight": {"adaptive_loss_power": 1.0},
     "shared-noise": {"shared_noise": True},
+    "value-from-path": {"value_from": "path"},
     "released": RELEASED,
     "all-of-ours": {
         "critic_loss": "expectile",
@@ -147,6 +148,9 @@ def test_modules_know_whom_they_share_their_noise_with(dataset):
         ({"adaptive_loss_power": 1.0, "bc_weight": 0.0}, "bc_weight=0 leaves out"),
         ({"adaptive_loss_constant": 0.0}, "adaptive_loss_constant must be positive"),
         ({"shared_noise": True, "best_of_n": 4}, "Set best_of_n=1"),
+        ({"value_from": "data"}, "value_from must be one of"),
+        ({"value_from": "path", "sampling_steps": 2}, "sampling_steps=1, got 'paper' and 2"),
+        (RELEASED | {"value_from": "path"}, 'paper\'s form: set form="paper"'),
         ({"form": "released"}, 'set derivative="none"'),
         (RELEASED | {"sampling_steps": 2}, "sampling_steps=1"),
         (RELEASED | {"instant_fraction": 0.5}, "instant_fraction=0"),

@@ -85,6 +85,7 @@ def options() -> Suite:
     methods = [
         _om2p("OM2P"),
         _om2p("vdn-critic", critic="vdn"),
+        _om2p("value-from-path", value_from="path"),
         _om2p("expectile-critic", critic_loss="expectile"),
         _om2p("min-target", target_aggregate="min"),
         _om2p("normalized-q", normalize_q=True, eta=3.0),

@@ -6,9 +6,9 @@ nothing was chosen, mostly its paper's default or ours. Rewards are standardised
 0.95 in the search, so that a value is of order 1 to 10, whatever the task; papers that weigh raw
 rewards have other scales. Cloning has no such weight and nothing to search.
 
-The spaces lie around the best of an earlier search, at a tenth of the learning rate. After this one,
-a method whose best stood at the same end on two or more of the four sets had the trial farthest
-from that end replaced by one beyond it, once.
+The spaces lie around the best of an earlier search, at a tenth of the learning rate. After this
+one, a method whose best stood at the same end on two or more of the four sets had the trial
+farthest from that end replaced by one beyond it, once.
 """
 
 from __future__ import annotations

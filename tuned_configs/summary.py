@@ -9,14 +9,9 @@ over datasets, the mean returns, and how it was made.
 from __future__ import annotations
 
 import argparse
-import shutil
-import tempfile
 from pathlib import Path
 
-from rllib_om2p.evaluation.benchmark_report import (
-    brief_markdown,
-    write_benchmark_report,
-)
+from rllib_om2p.evaluation.benchmark_report import brief_markdown, full_markdown
 from rllib_om2p.evaluation.records import load_comparison
 from tuned_configs import markers
 
@@ -40,10 +35,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("suites", nargs="+", metavar="SUITE", help="of results/SUITE")
     for suite in parser.parse_args().suites:
-        with tempfile.TemporaryDirectory() as scratch:
-            page = Path(scratch) / f"{suite}.html"
-            _, tables = write_benchmark_report(HERE / "results" / suite, page)
-            shutil.copyfile(tables, HERE / "results" / tables.name)
+        folder = HERE / "results" / suite
+        tables = full_markdown(load_comparison(folder))
+        folder.with_name(f"{suite}.md").write_text(tables, encoding="utf-8")
         markers.replace_between(RESULTS, mark(suite), section(suite))
         print(f"written: {suite}")
 

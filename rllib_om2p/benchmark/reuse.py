@@ -41,37 +41,40 @@ def take_over(cells: Sequence[Cell], folder: Path) -> list[Cell]:
         cells: Those without a result.
         folder: Of this suite's results; other suites' are the folders beside it.
     """
+    made = _made_beside(folder)
     found = []
     for cell in cells:
         if cell.fresh_process or cell.gpus:
             continue  # its cost is what it is run for
-        source = _find(cell, folder)
-        if source is not None:
-            _copy(source, cell, folder)
-            found.append(cell)
+        for source in made.get(_identity(asdict(cell), hyperparameters(make_config(cell))), ()):
+            if source.with_suffix(".npz").exists() or not _keeps_samples(cell):
+                _copy(source, cell, folder)
+                found.append(cell)
+                break
     return found
 
 
-def _find(cell: Cell, folder: Path) -> Path | None:
-    pattern = f"*/{cell.dataset.replace('/', '-')}-*-{cell.seed}.json"
-    wanted = _identity(asdict(cell), hyperparameters(make_config(cell)))
-    for file in sorted(folder.parent.glob(pattern)):
+def _made_beside(folder: Path) -> dict[str, list[Path]]:
+    """Return the results in other suites' folders by what their runs were."""
+    found: dict[str, list[Path]] = {}
+    for file in sorted(folder.parent.glob("*/*.json")):
         if file.parent.resolve() == folder.resolve():
             continue
         record = json.loads(file.read_text(encoding="utf-8"))
-        same = _identity(record.get("cell", {}), record.get("hyperparameters", {})) == wanted
-        if same and (file.with_suffix(".npz").exists() or not _keeps_samples(cell)):
-            return file
-    return None
+        if "cell" in record and "hyperparameters" in record:
+            identity = _identity(record["cell"], record["hyperparameters"])
+            found.setdefault(identity, []).append(file)
+    return found
 
 
 def _keeps_samples(cell: Cell) -> bool:
     return cell.keep_actions and cell.episodes > 0
 
 
-def _identity(run: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+def _identity(run: Mapping[str, Any], values: Mapping[str, Any]) -> str:
     kept = {name: value for name, value in values.items() if name not in _WITHOUT_EFFECT}
-    return {name: run.get(name) for name in _RUN} | {"hyperparameters": kept}
+    facts = {name: run.get(name) for name in _RUN} | {"hyperparameters": kept}
+    return json.dumps(facts, sort_keys=True)
 
 
 def _copy(source: Path, cell: Cell, folder: Path) -> None:

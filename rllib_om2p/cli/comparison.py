@@ -84,7 +84,7 @@ def _benchmark(options: argparse.Namespace) -> None:
 
 
 def _run(options: argparse.Namespace, suite: Suite, todo: Sequence[Cell], folder: Path) -> None:
-    from rllib_om2p.benchmark.cells import write_plan
+    from rllib_om2p.benchmark.cells import missing, write_plan
     from rllib_om2p.benchmark.reuse import take_over
     from rllib_om2p.benchmark.runner import run_cells
     from rllib_om2p.core.console import start_ray
@@ -96,8 +96,8 @@ def _run(options: argparse.Namespace, suite: Suite, todo: Sequence[Cell], folder
     write_plan(folder, suite)
     taken = take_over(todo, folder)
     if taken:
-        print(f"{len(taken)} runs are taken over from other suites in {options.out}", flush=True)
-        todo = [cell for cell in todo if cell not in taken]
+        say(f"{len(taken)} runs are taken over from other suites in {options.out}")
+        todo = missing(todo, folder)
         if not todo:
             return
     start_ray(num_cpus=workers + _READERS)

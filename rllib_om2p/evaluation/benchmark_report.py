@@ -71,14 +71,18 @@ def write_benchmark_report(folder: str | Path, out: str | Path) -> list[Path]:
     return files
 
 
+def full_markdown(comparison: Comparison) -> str:
+    """Return all tables as Markdown."""
+    return _markdown(comparison, dict(_tables(comparison)))
+
+
 def brief_markdown(comparison: Comparison) -> str:
     """Return the scores over datasets, the mean returns and who made them, for a longer text."""
-    tables: list[Table | None] = [aggregate_table(comparison)]
-    headings = [""]
-    for env in comparison.envs:
-        tables.append(overview_table(comparison, env))
-        headings.append(f"`{env}`, mean returns:\n\n")
-    parts = [f"{h}{t.markdown()}" for h, t in zip(headings, tables, strict=True) if t is not None]
+    tables = {"": aggregate_table(comparison)}
+    tables |= {
+        f"`{env}`, mean returns:\n\n": overview_table(comparison, env) for env in comparison.envs
+    }
+    parts = [f"{heading}{table.markdown()}" for heading, table in tables.items() if table]
     made = [line for line in _made_with(comparison) if not line.startswith(("command", "python"))]
     return "\n\n".join([*_state(comparison), *parts, "; ".join(made) + "."])
 

@@ -95,7 +95,8 @@ def rates() -> Suite:
     """
     names = ("BC-mean-flow", "MA-TD3+BC", "MA-FQL", "VGM2P", "OM2P")
     members = [member for member in MEMBERS if member.name in names]
-    return Suite(
+    return replace(
+        search(),
         name="rates",
         title="learning rates, 2 x 64 networks, 4000 updates",
         methods=[
@@ -108,11 +109,6 @@ def rates() -> Suite:
             for lr in (1e-3, 3e-3, 1e-2, 3e-2)
         ],
         tasks=(Task(SPREAD.env, ("medium-replay", "expert"), 200, 0, SPREAD.settings),),
-        seeds=(100,),
-        num_updates=NUM_UPDATES,
-        num_points=1,
-        settings=cpu_settings(WIDTH, NUM_UPDATES),
-        first_seed=3_000_000,
     )
 
 

@@ -24,8 +24,8 @@ TASKS = (SPREAD, TAG, WORLD, CHEETAH)
 def cpu_settings(width: int, num_updates: int, *, lr: float = 1e-2) -> dict[str, Any]:
     """Return two hidden layers of a width, batches of 256, and a learning rate that falls.
 
-    Small networks and few updates want a large rate: with 1e-3 no method has learned to clone the
-    expert after 4000 updates, with 1e-2 all have (RESULTS.md, the suite "rates").
+    Small networks and few updates want a large rate: with 1e-3 flow and mean-flow policies have not
+    learned to clone the expert after 4000 updates, with 1e-2 they have (RESULTS.md, suite "rates").
     """
     return {
         "actor_hidden": (width, width),

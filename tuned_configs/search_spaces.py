@@ -32,6 +32,7 @@ SEARCH_SPACES: Mapping[str, Trials] = {
     "BC-mean-flow": _NOTHING,
     # 2.5 for all tasks of TD3+BC; the value is normalised, so that the scale is the paper's.
     "MA-TD3+BC": _each("alpha", 2.5, 20.0, 5.0, 10.0),
+    "MA-TD3+BC-VDN": _each("alpha", 2.5, 20.0, 5.0, 10.0),
     # 0.5, 1 and 5 by data set in OMAR's code, for raw rewards; 0.1 for their smaller scale here.
     "MA-CQL": _each("alpha", 1.0, 0.1, 0.5, 5.0),
     # OMAR's code sets both by data set: alpha as above, coefficient 1 on Cooperative Navigation and
@@ -44,6 +45,7 @@ SEARCH_SPACES: Mapping[str, Trials] = {
     ),
     # FQL's default; its grid goes up from 3, for raw rewards.
     "MA-FQL": _each("alpha", 10.0, 0.3, 1.0, 3.0),
+    "MA-FQL-VDN": _each("alpha", 10.0, 0.3, 1.0, 3.0),
     # Inverse temperature of the candidates' values.
     "MA-SfBC": _each("alpha", 10.0, 1.0, 3.0, 30.0),
     "MAC-Flow": _each("alpha", 0.1, 0.3, 1.0, 3.0),

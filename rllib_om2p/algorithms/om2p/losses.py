@@ -73,10 +73,13 @@ class ActorLoss:
 
     def draw(self, batch: JointBatch, generator: torch.Generator) -> tuple[ActorDraws, ...]:
         """Return each group's noise and times."""
-        shared = shared_normal(batch, self.teams, generator) if self.shared_noise else None
+        judges_noise = self.value_from == "noise"
+        shared = None
+        if judges_noise and self.shared_noise:
+            shared = shared_normal(batch, self.teams, generator)
 
         def action_noise(index: int) -> Tensor | None:
-            if self.value_from == "path":
+            if not judges_noise:
                 return None
             if shared is not None:
                 return shared[index]

@@ -45,7 +45,7 @@ SEARCH_SPACES: Mapping[str, Trials] = {
     ),
     # FQL's default; its grid goes up from 3, for raw rewards.
     "MA-FQL": _each("alpha", 10.0, 0.3, 1.0, 3.0),
-    "MA-FQL-VDN": _each("alpha", 10.0, 0.3, 1.0, 3.0),
+    "MA-FQL-VDN": _each("alpha", 0.1, 0.3, 1.0, 3.0),
     # Inverse temperature of the candidates' values.
     "MA-SfBC": _each("alpha", 10.0, 1.0, 3.0, 30.0),
     "MAC-Flow": _each("alpha", 0.1, 0.3, 1.0, 3.0),

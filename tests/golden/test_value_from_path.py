@@ -1,79 +1,28 @@
-"""A bandit with two modes and a critic that is known: what a value costs the matching loss.
+"""What a value costs the matching loss, by where it acts, on a bandit whose critic is known.
 
 Actions are -0.4 or 0.2 with noise 0.1, and the critic is the action itself, so that the value of a
 policy is its mean action: -0.1 for the data. Where the value moves only the jump from noise to
 action (OM2P eq. 6), the network bends at that one corner, and its targets, which hold du/dr there,
 move away with it: the matching loss multiplies and next to nothing is won. Where the value moves
-all jumps to the action, the same weight wins what the loss of the data costs. Five networks with
-independent weights and data are trained side by side as five agents.
+all jumps to the action, the same weight wins what the loss of the data costs.
 """
 
 from __future__ import annotations
 
 import pytest
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from rllib_om2p.algorithms.om2p import OM2PConfig
-from rllib_om2p.algorithms.om2p.losses import ActorLoss, ValueFrom
-from rllib_om2p.core.agent_groups import AgentGroup, GroupBatch, JointBatch
-from rllib_om2p.core.matching import MeanFlowMatching
-from rllib_om2p.data.schema import AgentSpec
-from rllib_om2p.ops.times import time_table
+from tests.golden.bandit import Bandit
 
-NUM_SEEDS = 5
+BANDIT = Bandit(low=-0.4, high=0.2)
 NUM_UPDATES = 1500
 ETA = 0.3
 
 
-class Identity(nn.Module):
-    """A critic whose value of an action is the action."""
-
-    def forward(self, obs: Tensor, actions: Tensor) -> Tensor:
-        return actions.sum(-1)[None]
-
-
-def make_batch(size: int, generator: torch.Generator) -> JointBatch:
-    shape = (NUM_SEEDS, size, 1)
-    mode = torch.where(torch.rand(shape, generator=generator) < 0.5, -0.4, 0.2)
-    actions = mode + 0.1 * torch.randn(shape, generator=generator)
-    obs, flat = torch.zeros(shape), torch.zeros(shape[:2])
-    group = GroupBatch(obs, actions, obs, flat, flat)
-    return JointBatch((group,), torch.zeros(1), torch.zeros(1))
-
-
-def train(eta: float, value_from: ValueFrom) -> tuple[Tensor, Tensor]:
-    """Return each network's matching loss and mean one-step action, both (NUM_SEEDS,)."""
-    generator = torch.Generator().manual_seed(0)
-    specs = tuple(AgentSpec(f"a{i}", 1, 1, (-1.0,), (1.0,)) for i in range(NUM_SEEDS))
-    config = OM2PConfig().training(actor_hidden=(32, 32), eta=0.0)
-    networks = config.build_networks([AgentGroup(specs, tuple(range(NUM_SEEDS)))], generator)
-    networks.critics = nn.ModuleList([Identity()])
-    matching = MeanFlowMatching(derivative="tangent", time_table=time_table(config.xi))
-    loss = ActorLoss(
-        networks=networks,
-        eta=eta,
-        bc_weight=1.0,
-        normalize_q=False,
-        critic="own",
-        teams=[range(NUM_SEEDS)],
-        matching=matching,
-        value_from=value_from,
-    )
-    optimizer = torch.optim.Adam(networks.actors.parameters(), lr=1e-2)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.01, NUM_UPDATES)
-    for _ in range(NUM_UPDATES):
-        batch = make_batch(256, generator)
-        optimizer.zero_grad()
-        loss(batch, loss.draw(batch, generator))[0].sum().backward()
-        optimizer.step()
-        schedule.step()
-    batch = make_batch(8192, generator)
-    noise = torch.randn(batch.groups[0].actions.shape, generator=generator)
-    with torch.no_grad():
-        _, metrics = loss(batch, loss.draw(batch, generator))
-        actions = networks.propose(0, batch.groups[0].obs, noise)
-    return metrics["bc_loss"], actions.mean(dim=(1, 2))
+def train(eta: float, value_from: str) -> tuple[Tensor, Tensor]:
+    """Return each network's matching loss and mean one-step action."""
+    losses, actions = BANDIT.train(NUM_UPDATES, eta=eta, value_from=value_from)
+    return losses, actions.mean(dim=1)
 
 
 @pytest.fixture(scope="module")

@@ -62,6 +62,8 @@ MEMBERS = (
     Member("OM2P-VDN", "OM2P", {"critic": "vdn"}),
     Member("OM2P-path", "OM2P", {"critic": "own", "value_from": "path"}),
     Member("OM2P-path-VDN", "OM2P", {"critic": "vdn", "value_from": "path"}),
+    Member("OM2P-weighted", "OM2P", {"critic": "own", "value_from": "path"}),
+    Member("OM2P-weighted-VDN", "OM2P", {"critic": "vdn", "value_from": "path"}),
 )
 
 

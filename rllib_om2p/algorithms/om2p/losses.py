@@ -16,11 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from rllib_om2p.algorithms.om2p.networks import OM2PNetworks
+from rllib_om2p.core.advantage import advantage_of_data
 from rllib_om2p.core.agent_groups import GroupBatch, JointBatch
 from rllib_om2p.core.critic_loss import Critic, normal_like, unit_magnitude
 from rllib_om2p.core.matching import MatchingDraws, MeanFlowMatching
 from rllib_om2p.core.shared_noise import shared_normal
 from rllib_om2p.nets.velocity import VelocityNet
+from rllib_om2p.ops.advantage import advantage_weights, effective_fraction
 from rllib_om2p.ops.averages import batch_mean
 from rllib_om2p.ops.mean_flow import adaptive_mean_flow_loss, end_of_path, mean_flow_loss
 
@@ -34,10 +36,13 @@ class ActorDraws(NamedTuple):
         matching: Noise and times of the matching loss.
         action_noise: x_0 of the action that the critic judges, (G, B, A); None where it judges
             jumps from the points of the matching loss.
+        baseline_noise: x_0 of the actions that the data's are compared with, (G, B, A); None where
+            the data's weigh alike.
     """
 
     matching: MatchingDraws
     action_noise: Tensor | None
+    baseline_noise: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +62,8 @@ class ActorLoss:
         adaptive_constant: c of that weight.
         shared_noise: Whether a team's agents act by the same noise.
         value_from: Where the jumps begin whose ends the critic judges.
+        advantage_temperature: Of the transitions' weights in the matching loss; None for equal
+            ones.
     """
 
     networks: OM2PNetworks
@@ -70,6 +77,7 @@ class ActorLoss:
     adaptive_constant: float = 1.0
     shared_noise: bool = False
     value_from: ValueFrom = "noise"
+    advantage_temperature: float | None = None
 
     def draw(self, batch: JointBatch, generator: torch.Generator) -> tuple[ActorDraws, ...]:
         """Return each group's noise and times."""
@@ -85,8 +93,17 @@ class ActorLoss:
                 return shared[index]
             return normal_like(batch.groups[index].actions, generator)
 
+        def baseline_noise(index: int) -> Tensor | None:
+            if self.advantage_temperature is None:
+                return None
+            return normal_like(batch.groups[index].actions, generator)
+
         return tuple(
-            ActorDraws(self.matching.draw(group.actions, generator), action_noise(index))
+            ActorDraws(
+                self.matching.draw(group.actions, generator),
+                action_noise(index),
+                baseline_noise(index),
+            )
             for index, group in enumerate(batch.groups)
         )
 
@@ -98,7 +115,16 @@ class ActorLoss:
         eta: Tensor | float = self.eta
         metrics: dict[str, Tensor] = {}
         if self.bc_weight > 0:
-            loss, bc_loss = self._matching_loss(self.networks.actors, batch, draws)
+            weights = None
+            if self.advantage_temperature is not None:
+                weights = self._weights(batch, draws, self.advantage_temperature)
+                metrics["effective_fraction"] = torch.cat(
+                    [
+                        effective_fraction(own, group.alive)
+                        for own, group in zip(weights, batch.groups, strict=True)
+                    ]
+                )
+            loss, bc_loss = self._matching_loss(self.networks.actors, batch, draws, weights)
             losses = losses + self.bc_weight * loss
             metrics["bc_loss"] = bc_loss
             if self.networks.adaptive_eta is not None:
@@ -125,26 +151,49 @@ class ActorLoss:
         assert isinstance(losses, Tensor)
         return losses, metrics
 
+    def _weights(
+        self, batch: JointBatch, draws: Sequence[ActorDraws], temperature: float
+    ) -> list[Tensor]:
+        """Return each group's weights of the transitions, (G, B)."""
+        weights = []
+        for index, (group, group_draws) in enumerate(zip(batch.groups, draws, strict=True)):
+            assert group_draws.baseline_noise is not None
+            advantages = advantage_of_data(self.networks, index, group, group_draws.baseline_noise)
+            weights.append(advantage_weights(advantages, group.alive, temperature=temperature))
+        return weights
+
     def _matching_loss(
-        self, actors: nn.ModuleList, batch: JointBatch, draws: Sequence[ActorDraws]
+        self,
+        actors: nn.ModuleList,
+        batch: JointBatch,
+        draws: Sequence[ActorDraws],
+        weights: Sequence[Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Return the matching losses, (N,), and their plain squared errors without gradient."""
+        """Return the matching losses, (N,), and their plain squared errors without gradient.
+
+        Weights, (G, B) per group, are of the losses alone; without any all who are present count.
+        """
         losses, errors = [], []
-        for actor, group, group_draws in zip(actors, batch.groups, draws, strict=True):
+        for index, (actor, group, group_draws) in enumerate(
+            zip(actors, batch.groups, draws, strict=True)
+        ):
             assert isinstance(actor, VelocityNet)
             u, target = self.matching.regression(
                 actor, group.obs, group.actions, group_draws.matching
             )
             error = mean_flow_loss(u, target, group.alive)
             errors.append(error.detach())
+            own_weights = group.alive if weights is None else weights[index]
             if self.adaptive_power > 0:
                 error = adaptive_mean_flow_loss(
                     u,
                     target,
-                    group.alive,
+                    own_weights,
                     power=self.adaptive_power,
                     constant=self.adaptive_constant,
                 )
+            elif weights is not None:
+                error = mean_flow_loss(u, target, own_weights)
             losses.append(error)
         return torch.cat(losses), torch.cat(errors)
 

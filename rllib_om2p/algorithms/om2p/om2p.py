@@ -66,6 +66,7 @@ class OM2PConfig(ActorCriticConfig):
         self.bc_weight = 1.0
         self.normalize_q = False
         self.value_from: ValueFrom = "noise"
+        self.advantage_temperature: float | None = None
         self.derivative: Derivative = "finite_difference"
         self.finite_difference_step = 3e-3
         self.xi: Sequence[float] = (-0.5, 0.0, 0.0, 0.0)
@@ -89,6 +90,7 @@ class OM2PConfig(ActorCriticConfig):
         bc_weight: float | None = NotProvided,
         normalize_q: bool | None = NotProvided,
         value_from: ValueFrom | None = NotProvided,
+        advantage_temperature: float | None = NotProvided,
         derivative: Derivative | None = NotProvided,
         finite_difference_step: float | None = NotProvided,
         xi: Sequence[float] | None = NotProvided,
@@ -116,6 +118,9 @@ class OM2PConfig(ActorCriticConfig):
             value_from: Where the jump begins whose end the critic judges: "noise" (eq. 6, the
                 policy's own jump; default) or "path" (ours): the points of the matching loss, so
                 that the value bends all jumps to the action alike.
+            advantage_temperature: beta of the weights exp(A / (beta std A)) of the transitions in
+                the matching loss, A how much better the critic finds the data's action than the
+                policy's (arXiv 1910.00177; the unit is ours); None (default) for equal weights.
             derivative: du/dr in the matching target: "finite_difference" (eq. 5, the paper's;
                 default), "tangent" (exact, at the same cost, and the only one for bfloat16) or
                 "none" (plain flow matching).
@@ -152,6 +157,7 @@ class OM2PConfig(ActorCriticConfig):
             bc_weight=bc_weight,
             normalize_q=normalize_q,
             value_from=value_from,
+            advantage_temperature=advantage_temperature,
             derivative=derivative,
             finite_difference_step=finite_difference_step,
             xi=xi,
@@ -198,7 +204,7 @@ class OM2PConfig(ActorCriticConfig):
     @property
     def needs_critic(self) -> bool:
         """Whether anything uses the critics; behaviour cloning alone does not train them."""
-        return self.eta > 0 or self.best_of_n > 1
+        return self.eta > 0 or self.best_of_n > 1 or self.advantage_temperature is not None
 
     @override(OfflineConfig)
     def build_networks(
@@ -267,6 +273,7 @@ class OM2PConfig(ActorCriticConfig):
             adaptive_constant=self.adaptive_loss_constant,
             shared_noise=self.shared_noise,
             value_from=self.value_from,
+            advantage_temperature=self.advantage_temperature,
         )
         trained: list[nn.Module] = list(networks.actors)
         if networks.adaptive_eta is not None:

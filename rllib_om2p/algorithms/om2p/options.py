@@ -35,6 +35,17 @@ def check_together(config: OM2PConfig) -> None:
             f"bc_weight=0 leaves out, got {config.adaptive_loss_power} with bc_weight="
             f"{config.bc_weight}."
         )
+    if config.advantage_temperature is not None and (
+        config.advantage_temperature <= 0
+        or config.bc_weight == 0
+        or config.adaptive_eta is not None
+    ):
+        raise ValueError(
+            "advantage_temperature must be above 0 and weighs the matching loss, which bc_weight=0 "
+            "leaves out, and which adaptive_eta compares with that of all data (unset one), got "
+            f"{config.advantage_temperature} with bc_weight={config.bc_weight} and adaptive_eta="
+            f"{config.adaptive_eta}."
+        )
     if config.shared_noise and config.best_of_n > 1:
         raise ValueError(
             f"shared_noise with best_of_n={config.best_of_n} would share nothing: each agent "

@@ -22,6 +22,7 @@ from rllib_om2p.algorithms.vgm2p.networks import (
     with_labels,
     without_label,
 )
+from rllib_om2p.core.advantage import advantage_of_data
 from rllib_om2p.core.agent_groups import GroupBatch, JointBatch
 from rllib_om2p.core.critic_loss import normal_like
 from rllib_om2p.core.matching import MatchingDraws, MeanFlowMatching
@@ -95,7 +96,7 @@ class ActorLoss:
         """Return each agent's loss, (N,), its mean advantage and its part of good actions."""
         losses, advantages = [], []
         for index, (group, group_draws) in enumerate(zip(batch.groups, draws, strict=True)):
-            advantage = self.advantage(index, group, group_draws.baseline_noise)
+            advantage = advantage_of_data(self.networks, index, group, group_draws.baseline_noise)
             is_good = (advantage >= 0)[..., None]
             losses.append(self.matching_loss(index, group, is_good, group_draws))
             advantages.append(advantage)
@@ -105,28 +106,6 @@ class ActorLoss:
             "good_fraction": batch_mean((advantage >= 0).to(advantage.dtype), batch.alive),
         }
         return torch.cat(losses), metrics
-
-    @torch.no_grad()
-    def advantage(self, index: int, group: GroupBatch, baseline_noise: Tensor) -> Tensor:
-        """Return A = Q(o, a) - mean over K of Q(o, â), (G, B), â the policy's good actions.
-
-        Args:
-            index: Which group.
-            group: Its part of the batch.
-            baseline_noise: x_0 of the actions â, (G, K * B, A).
-        """
-        num_samples, obs, mask = self.num_baseline_actions, group.obs, group.action_mask
-        baseline = self.networks.act(
-            index,
-            obs.repeat(1, num_samples, 1),
-            baseline_noise,
-            None if mask is None else mask.repeat(1, num_samples, 1),
-        )
-        actions = torch.cat((group.actions, baseline), dim=1)
-        values = self.networks.critics[index](obs.repeat(1, 1 + num_samples, 1), actions).mean(0)
-        value, *others = values.chunk(1 + num_samples, dim=1)
-        advantage: Tensor = value - torch.stack(others).mean(0)
-        return advantage
 
     def matching_loss(
         self, index: int, group: GroupBatch, is_good: Tensor, draws: ActorDraws

@@ -126,10 +126,12 @@ def test_what_an_absent_agent_did_does_not_count(critic):
         torch.testing.assert_close(loss(one, draws)[0], loss(two, draws)[0])
 
 
-@pytest.mark.parametrize("normalize_q", [False, True])
-def test_actor_loss_and_gradient_equal_a_per_agent_loop(normalize_q):
+@pytest.mark.parametrize(
+    ("normalize_q", "temperature"), [(False, None), (True, None), (False, 0.5)]
+)
+def test_actor_loss_and_gradient_equal_a_per_agent_loop(normalize_q, temperature):
     networks, batch = make_networks(), make_batch()
-    loss = make_actor_loss(networks, normalize_q=normalize_q)
+    loss = make_actor_loss(networks, normalize_q=normalize_q, advantage_temperature=temperature)
     draws = loss.draw(batch, torch.Generator().manual_seed(4))
     losses, _ = loss(batch, draws)
     parameters = [p for actor in networks.actors for p in actor.parameters()]
@@ -149,7 +151,15 @@ def test_actor_loss_and_gradient_equal_a_per_agent_loop(normalize_q):
                 return actor(torch.cat([obs, z, r, t], -1))
 
             u, du = torch.func.jvp(velocity, (z, r), (v, torch.ones_like(r)))
-            bc = ((u - (v + (t - r) * du).detach()) ** 2).mean()
+            errors = ((u - (v + (t - r) * du).detach()) ** 2).mean(-1)
+            weights = torch.ones(BATCH)
+            if temperature is not None:
+                taken = plain_critic(networks.critics[g], i, obs, x_1).mean(0)
+                other = action_of(actor, obs, drawn.baseline_noise[i])
+                gain = (taken - plain_critic(networks.critics[g], i, obs, other).mean(0)).detach()
+                weights = (gain / (temperature * gain.std(correction=0))).softmax(0) * BATCH
+                assert weights.min() < 0.2
+            bc = (weights * errors).mean()
             action = action_of(actor, obs, drawn.action_noise[i])
             q = plain_critic(networks.critics[g], i, obs, action).mean(0)
             scale = 1 / q.detach().abs().mean() if normalize_q else 1.0
@@ -158,6 +168,24 @@ def test_actor_loss_and_gradient_equal_a_per_agent_loop(normalize_q):
     reference = torch.autograd.grad(torch.stack(expected).sum(), parameters)
     for gradient, other in zip(gradients, reference, strict=True):
         torch.testing.assert_close(gradient, other, rtol=1e-3, atol=1e-5)
+
+
+def test_weights_have_no_gradient_and_absent_agents_none():
+    networks, batch = make_networks(), make_batch()
+    alive = [torch.ones(size, BATCH) for size, _, _ in SHAPES]
+    alive[0][1, BATCH // 2 :] = 0
+    present = [g._replace(alive=a) for g, a in zip(batch.groups, alive, strict=True)]
+    other = present[0]._replace(obs=torch.where(alive[0][..., None] > 0, present[0].obs, 7.0))
+    loss = make_actor_loss(networks, eta=0.0, advantage_temperature=0.5)
+    draws = loss.draw(batch, torch.Generator().manual_seed(3))
+    losses, metrics = loss(batch._replace(groups=tuple(present)), draws)
+    changed, others = loss(batch._replace(groups=(other, present[1])), draws)
+    torch.testing.assert_close(losses, changed)
+    torch.testing.assert_close(metrics, others)
+    assert ((metrics["effective_fraction"] > 0) & (metrics["effective_fraction"] < 1)).all()
+    critics = [p for critic in networks.critics for p in critic.parameters()]
+    gradients = torch.autograd.grad(losses.sum(), critics, allow_unused=True)
+    assert all(gradient is None for gradient in gradients)
 
 
 def test_value_from_the_path_judges_where_its_points_jump_to():

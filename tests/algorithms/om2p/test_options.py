@@ -21,6 +21,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "adaptive-weight": {"adaptive_loss_power": 1.0},
     "shared-noise": {"shared_noise": True},
     "value-from-path": {"value_from": "path"},
+    "weights": {"advantage_temperature": 0.5},
+    "weights-path-vdn": {
+        "advantage_temperature": 0.5,
+        "adaptive_loss_power": 0.5,
+        "value_from": "path",
+        "critic": "vdn",
+    },
+    "weights-alone": {"advantage_temperature": 0.5, "eta": 0.0},
     "released": RELEASED,
     "all-of-ours": {
         "critic_loss": "expectile",
@@ -71,7 +79,7 @@ def test_option_trains_discrete_agents_that_leave(tmp_path, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["all-of-ours", "expectile-vdn", "released"])
+@pytest.mark.parametrize("name", ["all-of-ours", "expectile-vdn", "released", "weights-path-vdn"])
 def test_losses_of_options_are_one_graph(dataset, name):
     torch._dynamo.reset()  # else these count as recompilations of one function
     learner = make_learner(dataset, **OPTIONS[name])
@@ -147,6 +155,9 @@ def test_modules_know_whom_they_share_their_noise_with(dataset):
         ({"adaptive_loss_power": -1.0}, "adaptive_loss_power must be at least 0"),
         ({"adaptive_loss_power": 1.0, "bc_weight": 0.0}, "bc_weight=0 leaves out"),
         ({"adaptive_loss_constant": 0.0}, "adaptive_loss_constant must be positive"),
+        ({"advantage_temperature": 0.0}, "advantage_temperature must be above 0"),
+        ({"advantage_temperature": 1.0, "bc_weight": 0.0}, "bc_weight=0 leaves out"),
+        ({"advantage_temperature": 1.0, "adaptive_eta": 0.1}, "unset one"),
         ({"shared_noise": True, "best_of_n": 4}, "Set best_of_n=1"),
         ({"value_from": "data"}, "value_from must be one of"),
         ({"value_from": "path", "sampling_steps": 2}, "sampling_steps=1, got 'paper' and 2"),

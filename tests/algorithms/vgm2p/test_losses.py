@@ -8,6 +8,7 @@ import torch
 from rllib_om2p.algorithms.vgm2p import VGM2PConfig, VGM2PNetworks
 from rllib_om2p.algorithms.vgm2p.losses import ActorDraws, ActorLoss
 from rllib_om2p.algorithms.vgm2p.networks import with_good_label, with_labels, without_label
+from rllib_om2p.core.advantage import advantage_of_data
 from rllib_om2p.core.agent_groups import AgentGroup, GroupBatch, JointBatch
 from rllib_om2p.core.matching import MatchingDraws, MeanFlowMatching
 from rllib_om2p.data.schema import AgentSpec
@@ -125,7 +126,9 @@ def test_omega_one_is_cloning_under_labels(guidance):
     loss = make_loss(networks, omega=1.0, guidance=guidance)
     draws = draw(loss, batch)
     for index, (group, drawn) in enumerate(zip(batch.groups, draws, strict=True)):
-        is_good = (loss.advantage(index, group, drawn.baseline_noise) >= 0)[..., None]
+        is_good = (advantage_of_data(loss.networks, index, group, drawn.baseline_noise) >= 0)[
+            ..., None
+        ]
         labelled = with_labels(group.obs, is_good, drawn.is_dropped)
         actor = networks.actors[index]
         cloning = loss.matching(actor, labelled, group.actions, drawn.matching)
@@ -194,9 +197,9 @@ def test_baseline_of_several_actions_is_the_mean_of_theirs():
     group = batch.groups[0]
     noise = draw(several, batch)[0].baseline_noise
     assert noise.shape == (3, 3 * BATCH, 2)
-    alone = [one.advantage(0, group, part) for part in noise.split(BATCH, dim=1)]
+    alone = [advantage_of_data(one.networks, 0, group, part) for part in noise.split(BATCH, dim=1)]
     assert not torch.allclose(alone[0], alone[1])
-    torch.testing.assert_close(several.advantage(0, group, noise), sum(alone) / 3)
+    torch.testing.assert_close(advantage_of_data(several.networks, 0, group, noise), sum(alone) / 3)
 
 
 def test_what_an_absent_agent_did_does_not_count():
@@ -224,8 +227,8 @@ def test_discrete_baseline_actions_are_legal():
     free = GroupBatch(obs, taken, obs, zeros, zeros)
     masked = free._replace(action_mask=(taken > 0).float())
     loss, noise = make_loss(networks), torch.randn(2, 3 * BATCH, 4)
-    assert loss.advantage(0, free, noise).abs().max() > 0.01
-    torch.testing.assert_close(loss.advantage(0, masked, noise), zeros)
+    assert advantage_of_data(loss.networks, 0, free, noise).abs().max() > 0.01
+    torch.testing.assert_close(advantage_of_data(loss.networks, 0, masked, noise), zeros)
 
 
 def test_labels_are_one_hot_and_nothing_where_dropped():

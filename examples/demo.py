@@ -27,9 +27,9 @@ from rllib_om2p.core.console import quiet, quiet_ray
 ENV = "mpe/simple_spread"
 # In the order in which they start: the longest first, so that no core waits at the end.
 METHODS = {
-    "om2p-vdn": "OM2P, team critic (VDN)",
-    "om2p": "OM2P, own critics (the paper's)",
-    "bc": "BC (OM2P without critic)",
+    "OM2P-weighted-VDN": "OM2P with our options (team critic, value from the path, weights)",
+    "OM2P": "OM2P, as in the paper",
+    "BC-mean-flow": "BC (the same policy without critic)",
 }
 UPDATES_PER_LINE = 250  # a line every few seconds, and a point of the learning curve
 # Start states of the scores and of the learning curve; the data's are random 62-bit seeds.
@@ -148,14 +148,13 @@ def train_and_play(job: Job, started: float) -> dict[str, Any]:
     from rllib_om2p.core.playing import play_checkpoint
     from rllib_om2p.core.run import Iteration, Run
     from rllib_om2p.envs.worlds import evaluate_team
-    from tuned_configs.om2p import mpe
+    from tuned_configs.chosen import chosen_config
 
     quiet()
-    say(f"{job.method:<8} starting Ray and reading the data")
+    say(f"{job.method:<17} starting Ray and reading the data")
     torch.set_num_threads(1)
     start_ray(num_cpus=1)
-    setting = mpe.SETTINGS[ENV][job.quality]._replace(num_updates=job.updates)
-    config = mpe.METHODS[job.method](setting)
+    config = chosen_config(job.method, ENV, job.quality, num_updates=job.updates)
     config.offline_data(input_=job.dataset).debugging(seed=job.seed, log_level="ERROR")
     num_lines = max(1, job.updates // UPDATES_PER_LINE)
     config.training(num_updates_per_iteration=job.updates // num_lines)
@@ -170,16 +169,16 @@ def train_and_play(job: Job, started: float) -> dict[str, Any]:
 
     def report(iteration: Iteration) -> None:
         say(
-            f"{job.method:<8} update {iteration.num_updates:>5}/{job.updates}  "
+            f"{job.method:<17} update {iteration.num_updates:>5}/{job.updates}  "
             f"{iteration.updates_per_second:4.0f}/s  return {iteration.team_return:6.1f}"
         )
 
     with Run(job.run) as run:
         run.train(algo, job.updates, report=report, score=score)
     algo.stop()
-    say(f"{job.method:<8} playing {job.episodes} episodes with RLlib's env runner")
+    say(f"{job.method:<17} playing {job.episodes} episodes with RLlib's env runner")
     played = play_checkpoint(run.checkpoint, num_episodes=job.episodes, seed=SCORE_SEED)
-    say(f"{job.method:<8} team return {played.mean:.1f}")
+    say(f"{job.method:<17} team return {played.mean:.1f}")
     return played.to_dict()
 
 
@@ -254,7 +253,7 @@ def save_film(file: Path, jobs: list[Job]) -> str:
     from rllib_om2p.evaluation.figures import save_gif
 
     methods = {job.method: job for job in jobs}
-    shown = [m for m in ("bc", "om2p-vdn", "om2p") if m in methods][:2]
+    shown = [m for m in ("BC-mean-flow", "OM2P-weighted-VDN", "OM2P") if m in methods][:2]
     seeds = range(SCORE_SEED, SCORE_SEED + FILM_EPISODES)
     films = [
         render_episodes(load_modules(Path(methods[m].run) / "checkpoint"), ENV, seeds)

@@ -173,18 +173,27 @@ def test_tune_resume(example, spread, tmp_path):
 def test_demo_leaves_a_report_with_pictures_and_says_nothing_else(tmp_path):
     out = tmp_path / "demo"
     command = [sys.executable, str(EXAMPLES / "demo.py"), "--out", str(out), "--updates", "20"]
-    command += ["--quality", "medium", "--steps", "2500", "--episodes", "2", "--methods", "bc"]
+    command += ["--quality", "medium", "--steps", "2500", "--episodes", "2", "--methods"]
+    command += ["BC-mean-flow"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stderr == ""
     assert "making 2500 joint steps" in done.stdout
-    assert "bc       update    20/20" in done.stdout
+    assert "BC-mean-flow      update    20/20" in done.stdout
     assert "Look at" in done.stdout
     report = (out / "report.md").read_text()
-    for part in ("| data |", "| BC (OM2P without critic) |", "learning_curve.png", "rollout.gif"):
+    for part in (
+        "| data |",
+        "| BC (the same policy without critic) |",
+        "learning_curve.png",
+        "rollout.gif",
+    ):
         assert part in report
     results = json.loads((out / "results.json").read_text())["results"]
-    assert [result["policy"] for result in results] == ["data", "BC (OM2P without critic)"]
+    assert [result["policy"] for result in results] == [
+        "data",
+        "BC (the same policy without critic)",
+    ]
     with Image.open(out / "rollout.gif") as film:
         assert film.n_frames == 3 * 26
     card = out / "data" / "simple_spread-medium" / "dataset_card.json"

@@ -42,7 +42,7 @@ def test_python_blocks_run_in_order(tmp_path, monkeypatch):
 
 
 def commands() -> list[str]:
-    lines = [line for block in blocks("bash") for line in block.splitlines()]
+    lines = [line for block in blocks("bash") for line in block.replace("\\\n", "").splitlines()]
     lines += re.findall(r"`([^`\n]+)`", README)
     return [line.split("#")[0].strip() for line in lines if line.startswith("rllib-om2p ")]
 

@@ -180,7 +180,7 @@ def make_cells(
             input_=str((Path(data) / task.env / quality).resolve()),
             fingerprint=opened[f"{task.env}/{quality}"].fingerprint,
             seed=seed,
-            settings=_settings(suite, task, method, quality, configs[method.name]),
+            settings=settings_of(suite, task, method, quality, configs[method.name]),
             num_updates=suite.num_updates,
             num_points=suite.num_points,
             episodes=task.episodes,
@@ -282,10 +282,14 @@ def _require_shared_settings_known(suite: Suite, configs: Mapping[str, OfflineCo
         raise ValueError(f"suite {suite.name!r}: no method of it has the settings {unknown}.")
 
 
-def _settings(
+def settings_of(
     suite: Suite, task: Task, method: Method, quality: str, config: OfflineConfig
 ) -> dict[str, Any]:
-    """Return a cell's settings: shared ones where the algorithm has them, then its own."""
+    """Return a cell's settings: shared ones where the algorithm has them, then its own.
+
+    Raises:
+        ValueError: The algorithm does not know one of the method's.
+    """
     known = setting_methods(config)
     shared = {**suite.settings, **task.settings}
     own = {**method.settings, **method.by_quality.get(quality, {})}

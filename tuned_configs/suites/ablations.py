@@ -86,6 +86,8 @@ def options() -> Suite:
         _om2p("OM2P"),
         _om2p("vdn-critic", critic="vdn"),
         _om2p("value-from-path", value_from="path"),
+        _om2p("weights", advantage_temperature=0.5),
+        _om2p("path-and-weights", value_from="path", advantage_temperature=0.5),
         _om2p("expectile-critic", critic_loss="expectile"),
         _om2p("min-target", target_aggregate="min"),
         _om2p("normalized-q", normalize_q=True, eta=3.0),

@@ -12,7 +12,7 @@ NUM_UPDATES = 4000
 WIDTH = 64
 
 # Of the suite "cpu", trained again in larger networks.
-BEST = ("BC-mean-flow", "MA-FQL", "VGM2P", "OM2P", "OM2P-VDN")
+BEST = ("BC-mean-flow", "MA-TD3+BC-VDN", "MA-FQL-VDN", "VGM2P", "OM2P", "OM2P-weighted-VDN")
 
 
 def cpu() -> Suite:
@@ -45,7 +45,7 @@ def cpu_128() -> Suite:
 
 def discrete() -> Suite:
     """Return methods that choose among discrete actions, as chosen for Cooperative Navigation."""
-    names = ("BC", "BC-mean-flow", "MA-FQL", "VGM2P", "OM2P", "OM2P-VDN")
+    names = ("BC", "BC-mean-flow", "MA-FQL-VDN", "VGM2P", "OM2P", "OM2P-weighted-VDN")
     qualities = ("medium", "medium-expert", "expert")
     navigation = [f"{quality}-discrete" for quality in qualities]
     return Suite(

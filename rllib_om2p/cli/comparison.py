@@ -104,7 +104,7 @@ def _run(options: argparse.Namespace, suite: Suite, todo: Sequence[Cell], folder
     outcome = run_cells(
         todo,
         folder,
-        facts=provenance(),
+        facts=provenance(outputs=[folder]),
         workers=workers,
         max_minutes=options.max_minutes,
         report=say,

@@ -31,6 +31,7 @@ METHODS = {
     "OM2P": "OM2P, as in the paper",
     "BC-mean-flow": "BC (the same policy without critic)",
 }
+NAME_WIDTH = max(map(len, METHODS))
 UPDATES_PER_LINE = 250  # a line every few seconds, and a point of the learning curve
 # Start states of the scores and of the learning curve; the data's are random 62-bit seeds.
 SCORE_SEED = 1_000_000
@@ -151,7 +152,7 @@ def train_and_play(job: Job, started: float) -> dict[str, Any]:
     from tuned_configs.chosen import chosen_config
 
     quiet()
-    say(f"{job.method:<17} starting Ray and reading the data")
+    say(f"{job.method:<{NAME_WIDTH}} starting Ray and reading the data")
     torch.set_num_threads(1)
     start_ray(num_cpus=1)
     config = chosen_config(job.method, ENV, job.quality, num_updates=job.updates)
@@ -169,16 +170,16 @@ def train_and_play(job: Job, started: float) -> dict[str, Any]:
 
     def report(iteration: Iteration) -> None:
         say(
-            f"{job.method:<17} update {iteration.num_updates:>5}/{job.updates}  "
+            f"{job.method:<{NAME_WIDTH}} update {iteration.num_updates:>5}/{job.updates}  "
             f"{iteration.updates_per_second:4.0f}/s  return {iteration.team_return:6.1f}"
         )
 
     with Run(job.run) as run:
         run.train(algo, job.updates, report=report, score=score)
     algo.stop()
-    say(f"{job.method:<17} playing {job.episodes} episodes with RLlib's env runner")
+    say(f"{job.method:<{NAME_WIDTH}} playing {job.episodes} episodes with RLlib's env runner")
     played = play_checkpoint(run.checkpoint, num_episodes=job.episodes, seed=SCORE_SEED)
-    say(f"{job.method:<17} team return {played.mean:.1f}")
+    say(f"{job.method:<{NAME_WIDTH}} team return {played.mean:.1f}")
     return played.to_dict()
 
 

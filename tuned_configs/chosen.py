@@ -10,6 +10,8 @@ The names are those of the tables in RESULTS.md, the networks and updates those 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from rllib_om2p.algorithms import ALGORITHMS
 from rllib_om2p.benchmark.cells import settings_of
 from rllib_om2p.core.config import OfflineConfig
@@ -33,7 +35,7 @@ def chosen_config(
     Raises:
         ValueError: The suite has no such method or task; the text lists them.
     """
-    suite = cpu()
+    suite = replace(cpu(), settings=cpu_settings(width, num_updates))
     methods = {method.name: method for method in suite.methods}
     tasks = {task.env: task for task in suite.tasks}
     for what, wanted, there in (("method", name, methods), ("task", env, tasks)):
@@ -41,7 +43,5 @@ def chosen_config(
             raise ValueError(f"there is no {what} {wanted!r}; there are {', '.join(there)}.")
     method = methods[name]
     config = ALGORITHMS[method.algorithm][1]()
-    settings = settings_of(suite, tasks[env], method, quality, config)
-    own = cpu_settings(width, num_updates)
-    apply_settings(config, {key: own.get(key, value) for key, value in settings.items()})
+    apply_settings(config, settings_of(suite, tasks[env], method, quality, config))
     return config

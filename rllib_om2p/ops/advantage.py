@@ -52,9 +52,10 @@ def advantage_weights(
     # The best has weight 1 before the mean is divided out: nothing overflows.
     logits = logits.masked_fill(presence == 0, -torch.inf)
     top = logits.amax(dim=-1, keepdim=True)
-    weights = (logits - torch.where(top.isfinite(), top, torch.zeros_like(top))).exp()
+    # Where nobody is present the top is -inf too, and -inf less itself would be NaN.
+    weights = (logits - top.clamp(min=torch.finfo(top.dtype).min)).exp()
     weights = _of_mean_one(weights, presence).clamp(max=LARGEST_WEIGHT)
-    return _of_mean_one(weights, presence) * presence
+    return _of_mean_one(weights, presence)
 
 
 def effective_fraction(weights: Tensor, presence: Tensor | None = None) -> Tensor:

@@ -13,7 +13,7 @@ LAYERS = (512,) * 4
 
 def cpu() -> Suite:
     """Return the costs on one core."""
-    return _suite("cost", "cost of an update on one core, 4 x 512 networks", 60, 0.0)
+    return _suite("cost", "cost of an update on one core, 4 x 512 networks", 15, 0.0)
 
 
 def gpu() -> Suite:

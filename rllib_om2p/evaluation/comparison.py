@@ -71,7 +71,8 @@ def aggregate_table(comparison: Comparison) -> Table | None:
     """Return one row per method: interquartile means over all datasets and by environment.
 
     The plain mean stands beside them: of few datasets that lie far apart, the middle half of the
-    scores may leave whole datasets out.
+    scores may leave whole datasets out. In brackets the 95 % interval, where every dataset has
+    several seeds.
     """
     parts = {"all": comparison.datasets}
     if len(comparison.envs) > 1:
@@ -84,20 +85,21 @@ def aggregate_table(comparison: Comparison) -> Table | None:
     for name, datasets in parts.items():
         if name in pooled:
             number = len(shared_datasets(comparison, datasets))
-            header += [f"IQM, {name} ({number})", f"95 %, {name}", f"mean, {name}"]
+            short = name.rpartition("/")[2]
+            header += [f"IQM, {short} ({number})", f"mean, {short}"]
     rows = []
     for method in comparison.methods:
         cells = [method]
         for found in pooled.values():
             score = found.get(method)
-            interval = score.interval if score else None
-            cells += [
-                f"{score.value:.1f}" if score else "",
-                f"{interval.low:.1f} to {interval.high:.1f}" if interval else "",
-                f"{score.mean:.1f}" if score else "",
-            ]
+            cells += [_with_interval(score), f"{score.mean:.1f}"] if score else ["", ""]
         rows.append(tuple(cells))
     return Table(tuple(header), tuple(rows), frozenset({"method"}))
+
+
+def _with_interval(score: Aggregate) -> str:
+    value, interval = f"{score.value:.1f}", score.interval
+    return f"{value} ({interval.low:.1f} to {interval.high:.1f})" if interval else value
 
 
 def overview_table(comparison: Comparison, env: str) -> Table | None:

@@ -77,11 +77,16 @@ def full_markdown(comparison: Comparison) -> str:
 
 
 def brief_markdown(comparison: Comparison) -> str:
-    """Return the scores over datasets, the mean returns and who made them, for a longer text."""
+    """Return the scores over datasets, the mean returns and who made them, for a longer text.
+
+    What training costs stands there where nothing was scored.
+    """
     tables = {"": aggregate_table(comparison)}
     tables |= {
         f"`{env}`, mean returns:\n\n": overview_table(comparison, env) for env in comparison.envs
     }
+    if not any(tables.values()):
+        tables = {f"`{env}`:\n\n": cost_table(comparison, env) for env in comparison.envs}
     parts = [f"{heading}{table.markdown()}" for heading, table in tables.items() if table]
     made = [line for line in _made_with(comparison) if not line.startswith(("command", "python"))]
     return "\n\n".join([*_state(comparison), *parts, "; ".join(made) + "."])

@@ -74,13 +74,13 @@ def cost_table(comparison: Comparison, env: str) -> Table | None:
         rows.append(
             (
                 method,
-                f"{own.updates_per_second:.1f}",
-                _number(own.milliseconds, 2),
-                _number(time_ratio, 2),
-                _number(own.minutes, 2),
-                _number(own.peak_mib, 0),
-                _number(own.added_mib, 0),
-                _number(_ratio(own.added_mib, base.added_mib), 2),
+                _three_digits(own.updates_per_second),
+                _three_digits(own.milliseconds),
+                _three_digits(time_ratio),
+                _three_digits(own.minutes),
+                "" if own.peak_mib is None else f"{own.peak_mib:.0f}",
+                "" if own.added_mib is None else f"{own.added_mib:.0f}",
+                _three_digits(_ratio(own.added_mib, base.added_mib)),
             )
         )
     return Table(header, tuple(rows), frozenset({"method"}))
@@ -110,5 +110,8 @@ def _ratio(own: float | None, base: float | None) -> float | None:
     return None if own is None or not base else own / base
 
 
-def _number(value: float | None, digits: int) -> str:
-    return "" if value is None else f"{value:.{digits}f}"
+def _three_digits(value: float | None) -> str:
+    if value is None:
+        return ""
+    digits = np.format_float_positional(value, precision=3, unique=False, fractional=False)
+    return digits.removesuffix(".")

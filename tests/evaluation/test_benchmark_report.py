@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from rllib_om2p.evaluation.benchmark_report import write_benchmark_report
+from rllib_om2p.evaluation.benchmark_report import brief_markdown, write_benchmark_report
+from rllib_om2p.evaluation.records import load_comparison
 from tests.evaluation.benchmark_records import write_plan, write_run, write_samples
 
 CHEETAH = "mamujoco/2x3-HalfCheetah"
@@ -162,6 +163,15 @@ def test_results_that_were_not_scored_show_costs_alone(tmp_path):
     assert "what training takes" in text
     assert "every seed" not in text.split("<h2")[1]
     assert "returns over training" not in text
+    brief = brief_markdown(load_comparison(tmp_path))
+    assert "| A | " in brief
+    assert "time ÷ A" in brief
+
+
+def test_brief_of_scored_results_leaves_the_costs_out(results):
+    brief = brief_markdown(load_comparison(results))
+    assert "mean returns" in brief
+    assert "ms per update" not in brief
 
 
 def test_page_must_be_html(results, tmp_path):

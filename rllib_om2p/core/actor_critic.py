@@ -23,7 +23,7 @@ from rllib_om2p.core.phases import Networks
 from rllib_om2p.nets.critics import CriticEnsemble
 from rllib_om2p.nets.sharing import SharedNet, without_sharing
 from rllib_om2p.ops.bellman import Aggregate
-from rllib_om2p.ops.discrete import snap
+from rllib_om2p.ops.discrete import corners, snap, value_of_choice
 
 if TYPE_CHECKING:
     from typing import Self
@@ -179,13 +179,32 @@ class ActorCritic(Networks):
             noise: What the policy draws, (G, B, A).
             action_mask: Legal discrete actions, (G, B, A), or None.
         """
-        return self.as_judged(group_index, self.propose(group_index, obs, noise), action_mask)
-
-    def as_judged(
-        self, group_index: int, actions: Tensor, action_mask: Tensor | None = None
-    ) -> Tensor:
-        """Return points of the box as critics judge them, (G, B, A); see `act`."""
+        actions = self.propose(group_index, obs, noise)
         return snap(actions, action_mask) if self.groups[group_index].is_discrete else actions
+
+    def judge(
+        self, group_index: int, obs: Tensor, actions: Tensor, action_mask: Tensor | None = None
+    ) -> Tensor:
+        """Return the critics' values of a policy's points, mean over the ensemble, (G, B).
+
+        The gradient is the points': the critic's slope, or for discrete actions that between the
+        values of all of them (`ops.discrete.value_of_choice`).
+
+        Args:
+            group_index: Which group.
+            obs: Normalised observations, (G, B, O).
+            actions: Points in [-1, 1] that policies answer with, (G, B, A).
+            action_mask: Legal discrete actions, (G, B, A), or None.
+        """
+        critic = self.critics[group_index]
+        if not self.groups[group_index].is_discrete:
+            values: Tensor = critic(obs, actions).mean(0)
+            return values
+        num_agents, batch_size, num_actions = actions.shape
+        every = corners(num_actions, like=actions).repeat(num_agents, batch_size, 1)
+        with torch.no_grad():
+            values = critic(obs.repeat_interleave(num_actions, dim=1), every).mean(0)
+        return value_of_choice(values.view(actions.shape), actions, action_mask)
 
     def policy_stacks(self) -> Sequence[Mapping[str, nn.Module]]:
         """Return what the agents' modules are views of: `actor` and, if exported, `critic`."""

@@ -213,8 +213,7 @@ class FlowQLoss:
                 wanted = self.flow.sample(nets.flows[index], group.obs, drawn.noise)
             actions = nets.actors[index](group.obs, drawn.noise)
             distances.append(mean_square(actions, wanted, group.alive))
-            judged = nets.as_judged(index, actions.clamp(-1, 1), group.action_mask)
-            q_values.append(nets.critics[index](group.obs, judged).mean(0))
+            q_values.append(nets.judge(index, group.obs, actions.clamp(-1, 1), group.action_mask))
         flow_loss, distance, values = map(torch.cat, (flow_losses, distances, q_values))
         scaled = values
         if self.normalize_q:

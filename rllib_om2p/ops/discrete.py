@@ -42,14 +42,37 @@ def one_hot(indices: Tensor, num_actions: int) -> Tensor:
 
 
 def snap(actions: Tensor, action_mask: Tensor | None = None) -> Tensor:
-    """Return the corner of the box that `choose` means, with the gradient of the input.
-
-    The critic sees corners only, in the data as from the policy; the gradient passes straight
-    through (arXiv 1308.3432).
+    """Return the corner of the box that `choose` means, without gradient.
 
     Args:
         actions: (..., A) in [-1, 1].
         action_mask: See `choose`.
     """
-    corner = one_hot(choose(actions, action_mask), actions.shape[-1]).to(actions.dtype)
-    return corner + (actions - actions.detach())
+    return one_hot(choose(actions, action_mask), actions.shape[-1]).to(actions.dtype)
+
+
+def corners(num_actions: int, *, like: Tensor) -> Tensor:
+    """Return all discrete actions as points of the box, (A, A), of a tensor's type and place."""
+    return 2.0 * torch.eye(num_actions, dtype=like.dtype, device=like.device) - 1.0
+
+
+def value_of_choice(values: Tensor, actions: Tensor, action_mask: Tensor | None = None) -> Tensor:
+    """Return the value of the action that `choose` means, (...), with a gradient in the actions.
+
+    A critic learns values at corners of the box only, so that its own slope there means nothing.
+    The gradient is that of the linear function through the values of the legal corners: half of
+    what each is better than their mean. Illegal features have none, nor do the values.
+
+    Args:
+        values: Of every corner, (..., A).
+        actions: (..., A) in [-1, 1].
+        action_mask: See `choose`.
+    """
+    check_same(values=values, actions=actions)
+    values = values.detach()
+    legal = torch.ones_like(values) if action_mask is None else (action_mask != 0).to(values)
+    mean = (values * legal).sum(-1, keepdim=True) / legal.sum(-1, keepdim=True).clamp(min=1)
+    slope = 0.5 * (values - mean) * legal
+    index = choose(actions, action_mask).unsqueeze(-1)
+    chosen = values.gather(-1, index).squeeze(-1)
+    return chosen + (slope * (actions - actions.detach())).sum(-1)

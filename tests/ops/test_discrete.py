@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rllib_om2p.ops.averages import batch_mean
-from rllib_om2p.ops.discrete import choose, one_hot, snap
+from rllib_om2p.ops.discrete import choose, corners, one_hot, snap, value_of_choice
 
 
 def test_choice_is_the_largest_legal_feature() -> None:
@@ -20,13 +20,39 @@ def test_choice_without_any_legal_action_is_the_largest_feature() -> None:
     assert choose(torch.tensor([0.1, 0.3]), torch.zeros(2)).tolist() == 1
 
 
-def test_snapped_actions_are_corners_exactly_and_pass_the_gradient() -> None:
-    actions = (torch.rand(5, 7, 4) * 2 - 1).requires_grad_()
-    corners = snap(actions)
-    assert torch.equal(corners.detach(), one_hot(actions.argmax(-1), 4))
-    weight = torch.randn(5, 7, 4)
-    (corners * weight).sum().backward()
-    torch.testing.assert_close(actions.grad, weight)
+def test_snapped_actions_are_corners_exactly() -> None:
+    actions = torch.rand(5, 7, 4) * 2 - 1
+    assert torch.equal(snap(actions), one_hot(actions.argmax(-1), 4))
+    assert torch.equal(snap(corners(4, like=actions)), corners(4, like=actions))
+
+
+def test_value_of_choice_by_hand() -> None:
+    values = torch.tensor([[1.0, 4.0, -2.0], [1.0, 4.0, -2.0]], requires_grad=True)
+    actions = torch.tensor([[0.9, 0.8, -1.0], [0.9, 0.8, -1.0]], requires_grad=True)
+    mask = torch.tensor([[1, 1, 1], [0, 1, 1]])
+    judged = value_of_choice(values, actions, mask)
+    assert judged.tolist() == [1.0, 4.0]
+    (gradient,) = torch.autograd.grad(judged.sum(), actions)
+    # Half of what each is better than the mean of the legal ones, 1 in both rows.
+    assert gradient.tolist() == [[0.0, 1.5, -1.5], [0.0, 1.5, -1.5]]
+
+
+def test_value_of_choice_is_linear_between_the_corners() -> None:
+    values = torch.randn(6, 4)
+    actions = corners(4, like=values)[torch.randint(4, (6,))].requires_grad_()
+    (gradient,) = torch.autograd.grad(value_of_choice(values, actions).sum(), actions)
+    here = value_of_choice(values, actions.detach())
+    for other in corners(4, like=values):
+        expected = value_of_choice(values, other.expand(6, 4))
+        reached = here + (gradient * (other - actions.detach())).sum(-1)
+        torch.testing.assert_close(reached, expected)
+
+
+def test_value_of_choice_where_nothing_is_legal_has_no_slope() -> None:
+    actions = torch.tensor([0.1, 0.3], requires_grad=True)
+    judged = value_of_choice(torch.tensor([1.0, 2.0]), actions, torch.zeros(2))
+    (gradient,) = torch.autograd.grad(judged, actions)
+    assert (judged.item(), gradient.tolist()) == (2.0, [0.0, 0.0])
 
 
 def test_mask_of_another_shape_is_refused() -> None:

@@ -200,11 +200,9 @@ class ActorLoss:
     def _values_of_policy(self, index: int, group: GroupBatch, draws: ActorDraws) -> Tensor:
         """Return the values of a group's actions, mean over the ensemble, (G, B)."""
         if draws.action_noise is not None:
-            actions = self.networks.act(index, group.obs, draws.action_noise, group.action_mask)
+            actions = self.networks.propose(index, group.obs, draws.action_noise)
         else:
             z, r, _ = self.matching.points(group.actions, draws.matching)
             actor = self.networks.actors[index]
-            ends = end_of_path(lambda z, r, t: actor(group.obs, z, r, t), z, r)
-            actions = self.networks.as_judged(index, ends, group.action_mask)
-        values: Tensor = self.networks.critics[index](group.obs, actions)
-        return values.mean(0)
+            actions = end_of_path(lambda z, r, t: actor(group.obs, z, r, t), z, r)
+        return self.networks.judge(index, group.obs, actions, group.action_mask)

@@ -13,6 +13,7 @@ import numpy as np
 
 from rllib_om2p.evaluation.records import Comparison
 from rllib_om2p.evaluation.report import Result, Table, results_table
+from rllib_om2p.evaluation.scores import decimals
 from rllib_om2p.evaluation.statistics import (
     Interval,
     bootstrap_interval,
@@ -108,7 +109,7 @@ def overview_table(comparison: Comparison, env: str) -> Table | None:
     Bold are the largest mean of a dataset and all that are not told apart from it (Welch, p 0.05).
     """
     datasets = comparison.datasets_of(env)
-    rows = [("data", *(f"{comparison.data_return(dataset):.1f}" for dataset in datasets))]
+    collected = [comparison.data_return(dataset) for dataset in datasets]
     means = [
         [
             [run.mean for run in comparison.of(method, dataset) if run.returns]
@@ -118,8 +119,10 @@ def overview_table(comparison: Comparison, env: str) -> Table | None:
     ]
     if not any(found for row in means for found in row):
         return None
+    places = decimals([*collected, *(value for row in means for found in row for value in found)])
+    rows = [("data", *(f"{value:.{places}f}" for value in collected))]
     for method, row in zip(comparison.methods, means, strict=True):
-        rows.append((method, *map(_mean_and_deviation, row)))
+        rows.append((method, *(_mean_and_deviation(found, places) for found in row)))
     strong = {
         (method + 1, column + 1)
         for column in range(len(datasets))
@@ -143,11 +146,11 @@ def _level_with_the_best(scores: Sequence[Sequence[float]]) -> list[int]:
     ]
 
 
-def _mean_and_deviation(values: Sequence[float]) -> str:
+def _mean_and_deviation(values: Sequence[float], places: int) -> str:
     if not values:
         return ""
-    mean = f"{np.mean(values):.1f}"
-    return mean if len(values) < 2 else f"{mean} ± {np.std(values, ddof=1):.1f}"
+    mean = f"{np.mean(values):.{places}f}"
+    return mean if len(values) < 2 else f"{mean} ± {np.std(values, ddof=1):.{places}f}"
 
 
 def returns_table(comparison: Comparison, env: str) -> Table | None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from rllib_om2p.evaluation.provenance import describe_machine
-from rllib_om2p.evaluation.scores import References, normalised_score
+from rllib_om2p.evaluation.scores import References, decimals, normalised_score
 from rllib_om2p.evaluation.statistics import Interval, mean_interval
 
 
@@ -115,14 +115,15 @@ def results_table(
     if not results:
         raise ValueError("a table needs at least one result, got none.")
     bases = _baselines(results, baseline)
+    places = decimals(result.mean for result in results)
     columns: dict[str, list[str]] = {
         "dataset": [r.dataset for r in results],
         "policy": [r.name for r in results],
-        "return": [f"{r.mean:.1f}" for r in results],
-        "95 % interval": [_interval_text(r.confidence_interval()) for r in results],
+        "return": [f"{r.mean:.{places}f}" for r in results],
+        "95 % interval": [_interval_text(r.confidence_interval(), places) for r in results],
         "normalised": [_score_text(r, _scale(references, r.dataset)) for r in results],
         f"÷ {baseline}": [_ratio_text(r, bases.get(r.dataset)) for r in results],
-        "each seed": [_seeds_text(r) for r in results],
+        "each seed": [_seeds_text(r, places) for r in results],
         "note": [r.note for r in results],
     }
     kept = {name: cells for name, cells in columns.items() if any(cells)}
@@ -206,8 +207,8 @@ def _scale(
     return references.get(dataset)
 
 
-def _interval_text(interval: Interval | None) -> str:
-    return "" if interval is None else f"{interval.low:.1f} to {interval.high:.1f}"
+def _interval_text(interval: Interval | None, places: int) -> str:
+    return "" if interval is None else f"{interval.low:.{places}f} to {interval.high:.{places}f}"
 
 
 def _score_text(result: Result, scale: References | None) -> str:
@@ -219,8 +220,9 @@ def _ratio_text(result: Result, base: float | None) -> str:
     return f"{result.mean / base:.2f}" if base is not None and base > 0.0 else ""
 
 
-def _seeds_text(result: Result) -> str:
-    return ", ".join(f"{x:.1f}" for x in result.returns) if len(result.returns) > 1 else ""
+def _seeds_text(result: Result, places: int) -> str:
+    several = len(result.returns) > 1
+    return ", ".join(f"{x:.{places}f}" for x in result.returns) if several else ""
 
 
 def _footnotes(

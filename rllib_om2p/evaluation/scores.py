@@ -7,7 +7,7 @@ A normalised score is 0 for the random policy and 100 for the expert of the same
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,3 +63,11 @@ def normalised_score(returns: ArrayLike, references: References) -> NDArray[np.f
     raw = np.asarray(returns, dtype=np.float64)
     span = references.expert - references.random
     return np.asarray(100.0 * (raw - references.random) / span)
+
+
+def decimals(returns: Iterable[float]) -> int:
+    """Return how many decimals returns of one table need: 1, or 3 where none is as large as 10.
+
+    Level-based foraging earns up to 1, the others tens to thousands.
+    """
+    return 1 if any(abs(value) >= 10 for value in returns) else 3

@@ -88,6 +88,17 @@ def test_returns_are_shown_raw_and_normalised_with_every_seed_and_the_data(tmp_p
     assert {name: rows[1][name] for name in expected} == expected
 
 
+def test_small_returns_are_shown_with_three_decimals(tmp_path):
+    for seed, mean in enumerate((0.612, 0.634)):
+        write_run(tmp_path, "A", seed, mean, dataset_return=0.6)
+    comparison = load_comparison(tmp_path)
+    overview, returns = overview_table(comparison, SPREAD), returns_table(comparison, SPREAD)
+    assert overview is not None
+    assert returns is not None
+    assert [row[1] for row in overview.rows] == ["0.600", "0.623 ± 0.016"]
+    assert dict(zip(returns.header, returns.rows[1], strict=True))["each seed"] == "0.612, 0.634"
+
+
 def test_overview_marks_the_best_and_what_is_not_told_apart_from_it(tmp_path):
     for method, means in {
         "best": (150.0, 160.0, 170.0),

@@ -50,8 +50,8 @@ def test_columns_without_content_are_left_out() -> None:
 
 
 def test_an_interval_over_episodes_can_be_given_for_a_single_seed() -> None:
-    table = results_table([Result("BC", [5.0], interval=Interval(5.0, 4.0, 6.0))])
-    assert table.rows == (("BC", "5.0", "4.0 to 6.0"),)
+    table = results_table([Result("BC", [50.0], interval=Interval(50.0, 40.0, 60.0))])
+    assert table.rows == (("BC", "50.0", "40.0 to 60.0"),)
 
 
 def test_each_dataset_has_its_own_scale_and_baseline() -> None:

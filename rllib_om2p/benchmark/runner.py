@@ -22,7 +22,7 @@ from ray.tune import Callback, CheckpointConfig, FailureConfig, Stopper
 
 from rllib_om2p.benchmark.cells import Cell, failure_file, result_file, write_json
 from rllib_om2p.benchmark.training import CellRun
-from rllib_om2p.evaluation.scores import decimals
+from rllib_om2p.evaluation.scores import number
 
 _QUIET_TUNE = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # three more logs of each trial
@@ -204,11 +204,7 @@ class _Reporter(Callback):
         failure_file(self._folder, cell).unlink(missing_ok=True)
         self._progress.done += 1
         score = result[_RETURN]
-        shown = (
-            f"{result[_UPDATES]} updates"
-            if score is None
-            else f"return {score:.{decimals([score])}f}"
-        )
+        shown = f"{result[_UPDATES]} updates" if score is None else f"return {number(score)}"
         self._report(trial, cell, shown)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:

@@ -1,4 +1,4 @@
-"""What several commands share: how numbers and paths are shown, which checkpoint is meant."""
+"""What several commands share: how paths are shown, which checkpoint is meant."""
 
 from __future__ import annotations
 
@@ -13,11 +13,6 @@ AddCommand = Callable[[str, Callable[[argparse.Namespace], None], str], argparse
 def say(line: str) -> None:
     """Print a line of progress at once, into a pipe too."""
     print(line, flush=True)
-
-
-def number(value: float) -> str:
-    """Return a return with one decimal, small ones (foraging earns up to 1) with three digits."""
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3g}"
 
 
 def shortest(path: Path) -> str:

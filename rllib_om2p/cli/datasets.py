@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rllib_om2p.cli.common import AddCommand, number, say
+from rllib_om2p.cli.common import AddCommand, say
 
 
 def add_commands(command: AddCommand) -> None:
@@ -92,6 +92,7 @@ def _make_dataset(options: argparse.Namespace) -> None:
         progress=say,
     )
     from rllib_om2p.data.reader import OfflineDataset
+    from rllib_om2p.evaluation.scores import number
 
     summary = OfflineDataset.open(str(out)).statistics().team_return
     print(f"{out}: team return {number(summary.mean)} on average, {number(summary.std)} sd")

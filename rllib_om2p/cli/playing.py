@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rllib_om2p.cli.common import AddCommand, add_prey, checkpoint_path, number, shortest
+from rllib_om2p.cli.common import AddCommand, add_prey, checkpoint_path, shortest
 
 if TYPE_CHECKING:
     from rllib_om2p.core.playing import Played
@@ -83,6 +83,8 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 def describe(played: Played) -> str:
     """Return what a team made as lines of text."""
+    from rllib_om2p.evaluation.scores import number
+
     interval = played.interval()
     lines = [f"{played.env}: {len(played.team_returns)} episodes from seed {played.seed}"]
     between = "" if interval is None else f"  (95 % interval {number(interval.low)} to "

@@ -7,7 +7,7 @@ import logging
 import math
 from typing import TYPE_CHECKING
 
-from rllib_om2p.cli.common import AddCommand, add_prey, checkpoint_path, number, shortest
+from rllib_om2p.cli.common import AddCommand, add_prey, checkpoint_path, shortest
 from rllib_om2p.core.settings import apply_settings, parse_settings
 
 if TYPE_CHECKING:
@@ -153,6 +153,8 @@ def _set_evaluation(config: OfflineConfig, options: argparse.Namespace) -> None:
 
 
 def _line(iteration: Iteration, total: int) -> str:
+    from rllib_om2p.evaluation.scores import number
+
     names = {"actor_loss": "actor", "bc_loss": "bc", "critic_loss": "critic", "q": "q"}
     width = len(str(total))
     parts = [

@@ -20,7 +20,7 @@ from rllib_om2p.core.actors import ActorConfig
 from rllib_om2p.core.agent_groups import AgentGroup, RowLayout
 from rllib_om2p.core.critic_loss import Critic, CriticLoss
 from rllib_om2p.core.phases import Networks
-from rllib_om2p.nets.critics import CriticEnsemble
+from rllib_om2p.nets.critics import CriticEnsemble, values_of_candidates
 from rllib_om2p.nets.sharing import SharedNet, without_sharing
 from rllib_om2p.ops.bellman import Aggregate
 from rllib_om2p.ops.discrete import corners, snap, value_of_choice
@@ -200,11 +200,10 @@ class ActorCritic(Networks):
         if not self.groups[group_index].is_discrete:
             values: Tensor = critic(obs, actions).mean(0)
             return values
-        num_agents, batch_size, num_actions = actions.shape
-        every = corners(num_actions, like=actions).repeat(num_agents, batch_size, 1)
+        every = corners(actions.shape[-1], like=actions).expand(*actions.shape, -1)
         with torch.no_grad():
-            values = critic(obs.repeat_interleave(num_actions, dim=1), every).mean(0)
-        return value_of_choice(values.view(actions.shape), actions, action_mask)
+            values = values_of_candidates(critic, obs, every).mean(0)
+        return value_of_choice(values, actions, action_mask)
 
     def policy_stacks(self) -> Sequence[Mapping[str, nn.Module]]:
         """Return what the agents' modules are views of: `actor` and, if exported, `critic`."""

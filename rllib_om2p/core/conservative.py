@@ -21,7 +21,7 @@ from rllib_om2p.core.agent_groups import GroupBatch, JointBatch, RowLayout
 from rllib_om2p.core.critic_loss import CriticLoss
 from rllib_om2p.core.deterministic import DeterministicConfig
 from rllib_om2p.core.phases import Phase
-from rllib_om2p.nets.critics import CriticEnsemble
+from rllib_om2p.nets.critics import values_of_candidates
 from rllib_om2p.ops.averages import batch_mean
 from rllib_om2p.ops.conservative import conservative_penalty, normal_proposal, uniform_proposal
 
@@ -146,7 +146,6 @@ class ConservativeCriticLoss:
     def _penalty(self, index: int, group: GroupBatch, uniforms: Tensor) -> Tensor:
         nets = self.temporal.networks
         actor, critic = nets.actors[index], nets.critics[index]
-        assert isinstance(critic, CriticEnsemble)
         with torch.no_grad():
             proposals = (
                 uniform_proposal(uniforms[0]),
@@ -156,7 +155,7 @@ class ConservativeCriticLoss:
             candidates = torch.cat([proposal.actions for proposal in proposals], dim=2)
             log_density = torch.cat([proposal.log_density for proposal in proposals], dim=2)
         penalty = conservative_penalty(
-            critic.of_candidates(group.obs, candidates),
+            values_of_candidates(critic, group.obs, candidates),
             log_density,
             critic(group.obs, group.actions),
         )

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from rllib_om2p.evaluation.scores import References, decimals
+from rllib_om2p.evaluation.scores import References, number
 
 # Okabe and Ito 2008: told apart with any colour vision. Black and grey are for the lines.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -85,7 +85,7 @@ def save_learning_curve(
             color="0.25",
             linewidth=1.4,
             linestyle=_LINE_STYLES[index % len(_LINE_STYLES)],
-            label=f"{name} ({value:.{decimals([value])}f})",
+            label=f"{name} ({number(value)})",
         )
     several = len(names) < len(curves)
     parts = [title, "thin: each seed, thick: their mean" if several else ""]

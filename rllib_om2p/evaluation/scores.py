@@ -65,6 +65,11 @@ def normalised_score(returns: ArrayLike, references: References) -> NDArray[np.f
     return np.asarray(100.0 * (raw - references.random) / span)
 
 
+def number(value: float) -> str:
+    """Return a return as text: one decimal, or three digits if it is below 10 (see `decimals`)."""
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3g}"
+
+
 def decimals(returns: Iterable[float]) -> int:
     """Return how many decimals returns of one table need: 1, or 3 where none is as large as 10.
 

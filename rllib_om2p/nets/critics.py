@@ -11,7 +11,7 @@ from rllib_om2p.nets.mlp import StackedMLP
 from rllib_om2p.ops.shapes import check_stacked
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 
 class CriticEnsemble(nn.Module):
@@ -63,20 +63,19 @@ class CriticEnsemble(nn.Module):
         values: Tensor = self.mlp(x, num_stacks=members * self.num_agents)
         return values.view(members, self.num_agents, -1)
 
-    def of_candidates(
-        self, obs: Tensor, candidates: Tensor, *, members: int | None = None
-    ) -> Tensor:
-        """Return the members' values of several actions at each observation.
 
-        Args:
-            obs: Normalised observations, (G, B, O).
-            candidates: Actions in [-1, 1], (G, B, M, A).
-            members: K, only the first so many; all if None.
+def values_of_candidates(
+    critic: Callable[[Tensor, Tensor], Tensor], obs: Tensor, candidates: Tensor
+) -> Tensor:
+    """Return the values of several actions at each observation, (K, G, B, M).
 
-        Returns:
-            Values, (K, G, B, M).
-        """
-        num_candidates = candidates.shape[2]
-        wide = obs.repeat_interleave(num_candidates, dim=1)
-        values: Tensor = self(wide, candidates.flatten(1, 2), members=members)
-        return values.view(*values.shape[:2], -1, num_candidates)
+    Args:
+        critic: Called with (G, B', O) and (G, B', A), returns (K, G, B'): a `CriticEnsemble`, some
+            members of one, or one that agents share.
+        obs: Normalised observations, (G, B, O).
+        candidates: Actions in [-1, 1], (G, B, M, A).
+    """
+    num_candidates = candidates.shape[2]
+    wide = obs.repeat_interleave(num_candidates, dim=1)
+    values = critic(wide, candidates.flatten(1, 2))
+    return values.view(*values.shape[:2], -1, num_candidates)

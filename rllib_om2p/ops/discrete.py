@@ -53,7 +53,7 @@ def snap(actions: Tensor, action_mask: Tensor | None = None) -> Tensor:
 
 def corners(num_actions: int, *, like: Tensor) -> Tensor:
     """Return all discrete actions as points of the box, (A, A), of a tensor's type and place."""
-    return 2.0 * torch.eye(num_actions, dtype=like.dtype, device=like.device) - 1.0
+    return one_hot(torch.arange(num_actions, device=like.device), num_actions).to(like.dtype)
 
 
 def value_of_choice(values: Tensor, actions: Tensor, action_mask: Tensor | None = None) -> Tensor:

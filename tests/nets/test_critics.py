@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
-from rllib_om2p.nets.critics import CriticEnsemble
+from rllib_om2p.nets.critics import CriticEnsemble, values_of_candidates
 from rllib_om2p.nets.mixers import mean, vdn
+from rllib_om2p.nets.sharing import SharedNet
 from tests.benchmarks.per_agent import plain_mlp
 from tests.benchmarks.stacked import load_slices
 
@@ -46,11 +49,21 @@ def test_first_members_alone_have_the_values_that_they_have_among_all(layer_norm
 def test_candidates_are_valued_at_their_own_observation() -> None:
     ensemble = CriticEnsemble(2, 2, 5, 3, (16,))
     obs, candidates = torch.randn(2, 9, 5), torch.randn(2, 9, 4, 3)
-    q = ensemble.of_candidates(obs, candidates)
+    q = values_of_candidates(ensemble, obs, candidates)
     assert q.shape == (2, 2, 9, 4)
     for m in range(4):
         torch.testing.assert_close(q[..., m], ensemble(obs, candidates[:, :, m]))
-    torch.testing.assert_close(ensemble.of_candidates(obs, candidates, members=1), q[:1])
+    first = values_of_candidates(partial(ensemble, members=1), obs, candidates)
+    torch.testing.assert_close(first, q[:1])
+
+
+def test_candidates_of_agents_that_share_their_critics_keep_their_own_identity() -> None:
+    shared = SharedNet(CriticEnsemble(1, 2, 5 + 2, 3, (16,)), torch.eye(2), stack_axis=1)
+    obs, candidates = torch.randn(2, 9, 5), torch.randn(2, 9, 4, 3)
+    q = values_of_candidates(shared, obs, candidates)
+    assert q.shape == (2, 2, 9, 4)
+    for m in range(4):
+        torch.testing.assert_close(q[..., m], shared(obs, candidates[:, :, m]))
 
 
 def test_frozen_critics_still_pass_the_gradient_to_the_actions() -> None:

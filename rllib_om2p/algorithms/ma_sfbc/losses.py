@@ -17,7 +17,7 @@ from rllib_om2p.algorithms.ma_sfbc.networks import SfBCNetworks
 from rllib_om2p.core.agent_groups import JointBatch
 from rllib_om2p.core.critic_loss import CriticLoss
 from rllib_om2p.core.generative import PathDraws
-from rllib_om2p.nets.critics import CriticEnsemble
+from rllib_om2p.nets.critics import values_of_candidates
 from rllib_om2p.ops.bellman import softmax_value
 
 
@@ -78,7 +78,6 @@ class InSupportCriticLoss(CriticLoss):
                 index, group.next_obs, noise, group.next_action_mask
             )
             target = self.networks.target_critics[index]
-            assert isinstance(target, CriticEnsemble)
-            q = target.of_candidates(group.next_obs, candidates)
+            q = values_of_candidates(target, group.next_obs, candidates)
             values.append(softmax_value(q, alpha=self.alpha))
         return values

@@ -15,7 +15,7 @@ from rllib_om2p.core.actor_critic import ActorCritic
 from rllib_om2p.core.agent_groups import AgentGroup
 from rllib_om2p.core.generative import DiffusionModel
 from rllib_om2p.core.rl_module import AgentModule
-from rllib_om2p.nets.critics import CriticEnsemble
+from rllib_om2p.nets.critics import CriticEnsemble, values_of_candidates
 from rllib_om2p.nets.field import FieldNet
 from rllib_om2p.ops.discrete import snap
 from rllib_om2p.ops.likelihood import perturb
@@ -113,7 +113,7 @@ class SfBCModule(AgentModule):
             is_discrete=self.is_discrete,
             action_mask=action_mask,
         )
-        values = self.critic.of_candidates(obs, candidates).mean(0)
+        values = values_of_candidates(self.critic, obs, candidates).mean(0)
         chosen = perturb(config["alpha"] * values, noise[None, ..., -1]).argmax(-1)
         index = chosen[..., None, None].expand(-1, -1, 1, self.action_dim)
         return candidates.gather(2, index).squeeze(2)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from rllib_om2p.core.agent_groups import JointBatch
 from rllib_om2p.core.deterministic import DeterministicActorCritic
-from rllib_om2p.nets.critics import CriticEnsemble
+from rllib_om2p.nets.critics import CriticEnsemble, values_of_candidates
 from rllib_om2p.ops.averages import batch_mean, mean_square
 from rllib_om2p.ops.zeroth_order import Found, better, search
 
@@ -69,8 +70,9 @@ class ActorLoss:
     @torch.no_grad()
     def _best(self, critic: CriticEnsemble, obs: Tensor, policy: Found, noise: Tensor) -> Tensor:
         """Return the better of the policy's actions and those of the search, (G, B, A)."""
+        first = partial(critic, members=1)
         found = search(
-            lambda candidates: critic.of_candidates(obs, candidates, members=1)[0],
+            lambda candidates: values_of_candidates(first, obs, candidates)[0],
             noise,
             std=self.std,
             num_elites=self.num_elites,

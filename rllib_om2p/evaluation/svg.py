@@ -5,6 +5,7 @@ Text and axes are drawn in one ink, which becomes `currentColor`. Knows no data.
 
 from __future__ import annotations
 
+import base64
 import html
 import io
 import re
@@ -15,8 +16,10 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from PIL import Image
 
 _INK = "#123457"  # no colour of a picture; replaced by currentColor
+_PALETTE = 64  # colours of a picture of pixels, enough for two kinds of translucent dots
 _THEME: Any = {
     "svg.fonttype": "none",
     "text.color": _INK,
@@ -56,6 +59,7 @@ def to_svg(figure: Figure, title: str) -> str:
     text = file.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r"(?<=data:image/png;base64,)[^\"]+", lambda found: _smaller(found[0]), text)
     referenced = set(re.findall(r"#([\w.-]+)", text))
     text = re.sub(r' id="([^"]+)"', lambda found: found[0] if found[1] in referenced else "", text)
     text = text.replace(_INK, "currentColor").replace(_INK.lower(), "currentColor")
@@ -70,3 +74,12 @@ def to_svg(figure: Figure, title: str) -> str:
         count=1,
     )
     return f"<figure><figcaption>{html.escape(title)}</figcaption>{svg}</figure>"
+
+
+def _smaller(png: str) -> str:
+    """Return a picture of few colours as a third of its bytes: a page may hold a thousand."""
+    with Image.open(io.BytesIO(base64.b64decode(png))) as picture:
+        few = picture.quantize(_PALETTE, method=Image.Quantize.FASTOCTREE)
+    file = io.BytesIO()
+    few.save(file, format="png", optimize=True)
+    return base64.b64encode(file.getvalue()).decode()

@@ -7,6 +7,7 @@ Starting a worker costs many seconds of processor time, so each trains one cell 
 from __future__ import annotations
 
 import fcntl
+import gc
 import logging
 import os
 import shutil
@@ -168,6 +169,7 @@ class CellTrial(tune.Trainable):
         if self._run is not None:
             self._run.stop()
             self._run = None
+            gc.collect()  # RLlib's algorithms hold themselves, with their table, in a cycle
 
 
 class _StopAtDeadline(Stopper):

@@ -171,10 +171,25 @@ class Update:
     def _prepared(self, phase: Phase, torch_compile: bool, bfloat16: bool) -> Any:
         loss: Any = phase.loss
         if torch_compile:
-            loss = torch.compile(loss, **COMPILE_SETTINGS)
+            loss = torch.compile(_own_code(loss), **COMPILE_SETTINGS)
         if bfloat16:
             loss = torch.autocast(self._device_type, dtype=torch.bfloat16)(loss)
         return loss
+
+
+def _own_code(loss: Any) -> Any:
+    """Return a loss as a function whose code is no other's.
+
+    PyTorch keeps what it compiled with the code, at most eight times, for as long as the code
+    lives. All learners of a process, one after the other in Tune, would share the class's: the
+    ninth would fail, and none would free its networks.
+    """
+
+    def call(batch: JointBatch, draws: Any) -> Any:
+        return loss(batch, draws)
+
+    call.__code__ = call.__code__.replace()
+    return call
 
 
 def on_cpu(value: Any) -> Any:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from rllib_om2p import OM2PConfig
+from rllib_om2p.core import update
 from rllib_om2p.core.learner import DivergenceError, OfflineLearner
 from rllib_om2p.core.update import clip_per_network
 from tests.small_data import write_random
@@ -186,3 +187,17 @@ def test_compiled_losses_train_like_eager_ones(tmp_path):
     compiled.update(num_updates=3)
     for name, value in weights(eager).items():
         torch.testing.assert_close(weights(compiled)[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_more_learners_compile_in_one_process_than_pytorch_compiles_of_one_function(
+    dataset, monkeypatch
+):
+    settings = {"dynamic": False, "fullgraph": True, "backend": "eager"}
+    monkeypatch.setattr(update, "COMPILE_SETTINGS", settings)
+    limit = torch._dynamo.config.recompile_limit
+    learners = [make_learner(dataset, torch_compile=True) for _ in range(limit + 2)]
+    first = "actors.0.mlp.weights.0"
+    before = weights(learners[0])[first]
+    for learner in learners:
+        learner.update(num_updates=1)
+        assert not torch.equal(weights(learner)[first], before)

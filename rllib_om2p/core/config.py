@@ -7,6 +7,7 @@ it. `validate` opens the dataset and fills RLlib's multi-agent settings from it.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -205,11 +206,12 @@ class OfflineConfig(AlgorithmConfig):
         Raises:
             ValueError: A setting of RLlib's single-agent data path, which is not used here.
         """
-        for name in ("prelearner_class", "input_read_method", "map_batches_kwargs"):
+        for name in inspect.signature(super().offline_data).parameters:
             if kwargs.get(name) not in (None, NotProvided):
                 raise ValueError(
-                    f"offline_data({name}=...) belongs to RLlib's single-agent reader, which "
-                    "cannot read multi-agent episodes and is not used here; remove it."
+                    f"offline_data({name}=...) belongs to RLlib's single-agent reader and writer, "
+                    "which know no multi-agent episodes and are not used here; remove it. input_ "
+                    "names its file system, as in s3://bucket/data; a Recorder records."
                 )
         if input_ is not NotProvided:
             if isinstance(input_, (str, os.PathLike)):

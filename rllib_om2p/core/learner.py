@@ -156,7 +156,7 @@ class OfflineLearner(TorchLearner):
                 if packed.error is not None and packed.source not in self._skipped:
                     self._skipped.add(packed.source)
                     logger.warning("left out, by on_corrupt='skip': %s", packed.error)
-                yield Block(self._transform(packed.rows), packed.valid)
+                yield Block(self._transform(packed.rows, packed.valid), packed.valid)
 
         block_rows = dataset.block_rows(**shard)
         return TransitionTable(

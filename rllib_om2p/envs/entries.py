@@ -70,13 +70,17 @@ def _mpe_entry(
     name = f"mpe/{task}"
     has_prey = name in PREY_OBS_DIMS
 
-    def describe(*, continuous_actions: bool = True, prey: Any = None) -> EnvInfo:
+    def describe(
+        *, continuous_actions: bool = True, prey: Any = None, max_cycles: int = MAX_CYCLES
+    ) -> EnvInfo:
         sizes = {f"agent_{i}": obs_dim for i in range(3)}
         source = _PAPERS if continuous_actions else f"{_PAPERS}, whose forces are continuous"
         scale: dict[str, float | str] = {**references, "source": source}
         if prey == PREY_AS_AGENT:
             sizes[PREY] = PREY_OBS_DIMS[name]
             scale = {}  # what the predators can reach is now the prey's choice
+        if max_cycles != MAX_CYCLES:
+            scale = {}  # returns of other episodes
         return EnvInfo(
             name=name,
             agents=tuple(
@@ -86,12 +90,13 @@ def _mpe_entry(
                 for agent, size in sizes.items()
             ),
             team_return=team_return,
-            time_limit=MAX_CYCLES,
+            time_limit=max_cycles,
             references=scale,
         )
 
-    settings = ("continuous_actions", "prey") if has_prey else ("continuous_actions",)
-    return _entry(describe, functools.partial(_create_mpe, task), *settings)
+    settings = ("prey",) if has_prey else ()
+    create = functools.partial(_create_mpe, task)
+    return _entry(describe, create, "continuous_actions", "max_cycles", *settings)
 
 
 _MPE = (
@@ -100,6 +105,10 @@ _MPE = (
     _mpe_entry("simple_tag", 16, "agent 0", {"random": -4.1, "expert": 185.6}),
     _mpe_entry("simple_world", 24, "agent 0", {"random": -6.8, "expert": 79.5}),
 )
+
+
+ROBOT_TIME_LIMIT = 1000
+"""Steps of a robot's episode, as gymnasium registers it."""
 
 
 def _mamujoco_entry(
@@ -115,7 +124,9 @@ def _mamujoco_entry(
     """Describe a robot; `local` and `full` are the agents' observation sizes."""
     views = {"local": local, "full": [full] * len(local)}
 
-    def describe(*, observations: str | None = None) -> EnvInfo:
+    def describe(
+        *, observations: str | None = None, max_episode_steps: int = ROBOT_TIME_LIMIT
+    ) -> EnvInfo:
         view = papers if observations is None else observations
         if view not in views:
             raise ValueError(
@@ -128,13 +139,14 @@ def _mamujoco_entry(
             ),
             # Every agent receives the robot's reward; a mean of equal numbers would be rounded.
             team_return="agent 0",
-            time_limit=1000,
-            references=references,
+            time_limit=max_episode_steps,
+            references=references if max_episode_steps == ROBOT_TIME_LIMIT else {},
             state_dim=state_dim,
             can_terminate=not task.endswith("HalfCheetah"),
         )
 
-    return _entry(describe, functools.partial(_create_mamujoco, task), "observations")
+    create = functools.partial(_create_mamujoco, task)
+    return _entry(describe, create, "observations", "max_episode_steps")
 
 
 def _omiga(random: float, expert: float) -> dict[str, float | str]:
@@ -193,25 +205,29 @@ def _lbf_entry(task: str, random: float) -> Entry:
     found = re.search(r"-(\d+)p-(\d+)f", task)
     assert found is not None
     num_agents, num_foods = map(int, found.groups())
-    info = EnvInfo(
-        name=f"lbf/{task}",
-        # Of every food and every agent row, column and level.
-        agents=tuple(
-            AgentInfo.discrete(f"agent_{i}", 3 * (num_foods + num_agents), LBF_NUM_ACTIONS)
-            for i in range(num_agents)
-        ),
-        team_return="sum",
-        time_limit=LBF_TIME_LIMIT,
-        references={
-            "random": random,
-            "expert": 1.0,
-            "source": "random: mean of 1,000 episodes of legal random actions, measured here; "
-            "expert: all food is eaten",
-        },
-        can_terminate=True,
-        has_action_masks=True,
-    )
-    return _entry(lambda: info, functools.partial(_create_lbf, task))
+    scale: dict[str, float | str] = {
+        "random": random,
+        "expert": 1.0,
+        "source": "random: mean of 1,000 episodes of legal random actions, measured here; "
+        "expert: all food is eaten",
+    }
+
+    def describe(*, max_episode_steps: int = LBF_TIME_LIMIT) -> EnvInfo:
+        return EnvInfo(
+            name=f"lbf/{task}",
+            # Of every food and every agent row, column and level.
+            agents=tuple(
+                AgentInfo.discrete(f"agent_{i}", 3 * (num_foods + num_agents), LBF_NUM_ACTIONS)
+                for i in range(num_agents)
+            ),
+            team_return="sum",
+            time_limit=max_episode_steps,
+            references=scale if max_episode_steps == LBF_TIME_LIMIT else {},
+            can_terminate=True,
+            has_action_masks=True,
+        )
+
+    return _entry(describe, functools.partial(_create_lbf, task), "max_episode_steps")
 
 
 # Those that comparisons of cooperative algorithms report, and a small one for three agents.

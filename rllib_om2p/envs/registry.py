@@ -30,8 +30,10 @@ def info(name: str, **settings: Any) -> EnvInfo:
 
     Args:
         name: A registered name.
-        settings: As given to `make`; `observations` of a robot, `continuous_actions` and `prey` of
-            a particle task change what is known, others do not.
+        settings: As given to `make`. What changes what is known: `observations` of a robot,
+            `continuous_actions` and `prey` of a particle task, and the time limit, `max_cycles`
+            of a particle task and `max_episode_steps` of the others. With another time limit than
+            the papers' there are no references.
 
     Raises:
         ValueError: The name is not registered; the text lists near ones. Or it has no such

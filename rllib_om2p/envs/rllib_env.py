@@ -58,11 +58,17 @@ class RLlibParallelEnv(MultiAgentEnv):
         return self._observations(obs), infos
 
     def step(self, action_dict: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
-        """Advance one step; "__all__" says whether the episode is over for every agent."""
+        """Advance one step; "__all__" says whether the episode is over for every agent.
+
+        It is then truncated if any agent that acted last was.
+        """
         obs, rewards, terminateds, truncateds, infos = self.env.step(dict(action_dict))
         self.agents = list(self.env.agents)
-        terminateds = {**terminateds, "__all__": all(terminateds.values())}
-        truncateds = {**truncateds, "__all__": all(truncateds.values())}
+        ended = {agent for agent in terminateds if terminateds[agent] or truncateds[agent]}
+        is_over = ended.issuperset(self.agents)
+        has_terminated = is_over and all(terminateds.values())
+        terminateds = {**terminateds, "__all__": has_terminated}
+        truncateds = {**truncateds, "__all__": is_over and not has_terminated}
         return self._observations(obs), dict(rewards), terminateds, truncateds, infos
 
     def render(self) -> Any:

@@ -46,7 +46,7 @@ def test_view_gives_each_agent_its_own_columns(dataset):
         layout, dataset, **SETTINGS | dict.fromkeys(list(SETTINGS)[:2], False)
     )
     raw, valid = packed(dataset, layout)
-    rows = torch.from_numpy(transform(raw))
+    rows = torch.from_numpy(transform(raw, valid))
     steps = torch.from_numpy(np.flatnonzero(valid))
     batch = layout.view(rows[steps], rows[steps + 1][:, : layout.observed_width])
     episodes = list(dataset.episodes())
@@ -71,7 +71,7 @@ def test_view_gives_each_agent_its_own_columns(dataset):
 def test_normalised_columns_have_mean_zero_and_deviation_one_on_acting_rows(dataset):
     layout = RowLayout.of(dataset.spec)
     raw, valid = packed(dataset, layout)
-    rows = fit_transform(layout, dataset, **SETTINGS)(raw)[valid]
+    rows = fit_transform(layout, dataset, **SETTINGS)(raw, valid)[valid]
     reward_start = layout.sections["reward"].start
     for columns in (
         rows[:, : layout.observed_width],
@@ -85,10 +85,10 @@ def test_normalised_columns_have_mean_zero_and_deviation_one_on_acting_rows(data
 def test_time_limit_counts_as_the_end_only_when_asked(dataset):
     layout = RowLayout.of(dataset.spec)
     raw, valid = packed(dataset, layout)
-    kept = fit_transform(layout, dataset, **SETTINGS)(raw)[valid]
-    cut = fit_transform(layout, dataset, **SETTINGS | {"bootstrap_at_truncation": False})(raw)[
-        valid
-    ]
+    kept = fit_transform(layout, dataset, **SETTINGS)(raw, valid)[valid]
+    cut = fit_transform(layout, dataset, **SETTINGS | {"bootstrap_at_truncation": False})(
+        raw, valid
+    )[valid]
     # 40 episodes, half of them ended by the time limit.
     assert kept[:, -1].sum() == 20
     assert cut[:, -1].sum() == 40
@@ -108,7 +108,7 @@ def test_constant_feature_is_centred_and_not_blown_up(tmp_path):
         )
     constant = OfflineDataset.open(str(tmp_path / "set"))
     layout = RowLayout.of(constant.spec)
-    rows = fit_transform(layout, constant, **SETTINGS)(packed(constant, layout)[0])
+    rows = fit_transform(layout, constant, **SETTINGS)(*packed(constant, layout))
     assert not rows[:, 0].any()
     assert rows[:, 1].std() > 0.5
 
@@ -128,7 +128,7 @@ def test_teams_have_their_own_rewards_ends_and_constants(dataset):
     layout = RowLayout.of(dataset.spec, teams)
     assert layout.teams == (Team("arms", (1, 2)), Team("legs", (0,)))
     raw, valid = packed(dataset, layout)
-    rows = fit_transform(layout, dataset, **SETTINGS | {"standardize_rewards": False})(raw)
+    rows = fit_transform(layout, dataset, **SETTINGS | {"standardize_rewards": False})(raw, valid)
     steps = torch.from_numpy(np.flatnonzero(valid))
     batch = layout.view(
         torch.from_numpy(rows)[steps], torch.from_numpy(rows)[steps + 1][:, : layout.observed_width]
@@ -137,7 +137,7 @@ def test_teams_have_their_own_rewards_ends_and_constants(dataset):
     torch.testing.assert_close(batch.team_rewards[0], rewards.mean(0))
     torch.testing.assert_close(batch.team_rewards[1], batch.groups[0].rewards[0])
     assert batch.team_terminateds.shape == (2, len(steps))
-    standard = fit_transform(layout, dataset, **SETTINGS)(raw)[valid]
+    standard = fit_transform(layout, dataset, **SETTINGS)(raw, valid)[valid]
     section = layout.sections["team_reward"]
     np.testing.assert_allclose(standard[:, section].mean(0), 0, atol=1e-5)
     np.testing.assert_allclose(standard[:, section].std(0), 1, atol=1e-4)
@@ -162,7 +162,7 @@ def test_masks_and_presence_come_with_their_own_step_and_agent(tmp_path):
     layout = RowLayout.of(dataset.spec)
     assert [group.agent_ids for group in layout.groups] == [("picker_1", "picker_0"), ("crane",)]
     raw, valid = packed(dataset, layout)
-    rows = torch.from_numpy(fit_transform(layout, dataset, **SETTINGS)(raw))
+    rows = torch.from_numpy(fit_transform(layout, dataset, **SETTINGS)(raw, valid))
     steps = torch.from_numpy(np.flatnonzero(valid))
     batch = layout.view(rows[steps], rows[steps + 1][:, : layout.observed_width])
     episodes = list(dataset.episodes())
@@ -191,8 +191,34 @@ def test_masks_and_presence_come_with_their_own_step_and_agent(tmp_path):
 def test_team_ends_with_its_last_agent(tmp_path):
     dataset = OfflineDataset.open(str(write_discrete(tmp_path / "set")))
     layout = RowLayout.of(dataset.spec)
-    raw, _ = packed(dataset, layout)
-    rows = fit_transform(layout, dataset, **SETTINGS)(raw)
+    raw, valid = packed(dataset, layout)
+    rows = fit_transform(layout, dataset, **SETTINGS)(raw, valid)
     ended = rows[:, layout.sections["team_terminated"]][:, 0]
     # picker_0 leaves half way; the others end for good in every second of 20 episodes.
     assert ended.sum() == 10
+
+
+def test_team_goes_on_while_an_agent_has_not_come_yet_or_comes_back(tmp_path):
+    """Presence of three episodes by hand: b comes late, a comes back, nobody is left."""
+    agents = (AgentSpec.box("a", 1, 1), AgentSpec.box("b", 1, 1))
+    spec = DatasetSpec(dataset_id="late", agents=agents, has_alive=True)
+    a = np.array([[1, 1, 0, 0, 0], [1, 0, 0, 1, 1], [1, 1, 0, 0, 0]], bool)
+    b = np.array([[0, 0, 0, 1, 1], [0, 0, 0, 0, 0], [1, 0, 0, 0, 0]], bool)
+    alive = {"a": a, "b": b}
+    ends = {"a": [[0, 1, 0, 0], [0, 0, 0, 0], [0, 1, 0, 0]]}
+    ends["b"] = [[0, 0, 0, 1], [0, 0, 0, 0], [1, 0, 0, 0]]
+    with DatasetWriter(tmp_path / "set", spec) as writer:
+        writer.write_batch(
+            obs={name: np.zeros((3, 5, 1), "f4") for name in "ab"},
+            actions={name: np.zeros((3, 4, 1), "f4") for name in "ab"},
+            rewards={name: np.zeros((3, 4), "f4") for name in "ab"},
+            terminateds={name: np.array(end, bool) for name, end in ends.items()},
+            truncated=np.array([False, True, False]),
+            alive=alive,
+        )
+    dataset = OfflineDataset.open(str(tmp_path / "set"))
+    layout = RowLayout.of(dataset.spec)
+    raw, valid = packed(dataset, layout)
+    rows = fit_transform(layout, dataset, **SETTINGS)(raw, valid)[valid]
+    ended = rows[:, layout.sections["team_terminated"]].reshape(3, 4)
+    assert ended.tolist() == [[0, 0, 0, 1], [0, 0, 0, 0], [0, 1, 1, 1]]

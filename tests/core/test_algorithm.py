@@ -358,9 +358,18 @@ def test_relative_paths_become_absolute_and_uris_stay(tmp_path, monkeypatch):
     assert given("s3://bucket/set") == "s3://bucket/set"
 
 
-def test_settings_of_rllibs_own_reader_are_refused():
-    with pytest.raises(ValueError, match="single-agent reader"):
-        OM2PConfig().offline_data(input_="x", input_read_method="read_json")
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"input_read_method": "read_json"},
+        {"input_filesystem": "s3"},
+        {"dataset_num_iters_per_learner": 1},
+        {"output": "recorded"},
+    ],
+)
+def test_settings_of_rllibs_own_reader_and_writer_are_refused(setting):
+    with pytest.raises(ValueError, match=f"{next(iter(setting))}=.* single-agent reader"):
+        OM2PConfig().offline_data(input_="x", **setting)
 
 
 def test_from_config_refuses_other_configs():

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
 import pytest
+from pettingzoo import ParallelEnv
 
 from rllib_om2p import envs
 from rllib_om2p.envs.rollout import rollout
@@ -32,6 +33,9 @@ _SETTINGS = [
     ("mpe/simple_tag", {"prey": "agent"}),
     ("mpe/simple_world", {"prey": "agent", "continuous_actions": False}),
     ("mamujoco/6x1-HalfCheetah", {"observations": "local"}),
+    (NAME, {"max_cycles": 7}),
+    ("mamujoco/2x3-HalfCheetah", {"max_episode_steps": 7}),
+    ("lbf/Foraging-8x8-3p-2f", {"max_episode_steps": 7}),
 ]
 
 
@@ -63,6 +67,8 @@ def test_info_agrees_with_the_environment(name: str, settings: dict[str, Any]) -
         env.step(idle)
         steps += 1
     assert steps == info.time_limit or (info.can_terminate and steps < info.time_limit)
+    has_papers_limit = info.time_limit == envs.info(name).time_limit
+    assert bool(info.references) == (has_papers_limit and settings.get("prey") != "agent")
 
 
 def test_settings_that_an_environment_does_not_have_are_refused() -> None:
@@ -110,6 +116,58 @@ def test_rllib_env_has_ordered_agents_and_a_space_for_each(name: str) -> None:
     for agent in env.possible_agents:
         assert env.get_observation_space(agent).shape == (obs_dim,)
         assert env.get_action_space(agent) == gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
+
+
+class OneArrives(ParallelEnv):
+    """At the time limit of two steps "a" has just arrived and "b" has not."""
+
+    metadata: ClassVar[dict[str, Any]] = {"name": "one_arrives"}
+
+    def __init__(self) -> None:
+        self.possible_agents, self.agents = ["a", "b"], []
+
+    def observation_space(self, agent: str) -> gym.spaces.Box:
+        return gym.spaces.Box(-1, 1, (1,), np.float32)
+
+    def action_space(self, agent: str) -> gym.spaces.Discrete:
+        return gym.spaces.Discrete(2)
+
+    def reset(self, seed: int | None = None, options: Any = None) -> Any:
+        self.agents, self.step_number = ["a", "b"], 0
+        return dict.fromkeys("ab", np.zeros(1)), {"a": {}, "b": {}}
+
+    def step(self, actions: Any) -> Any:
+        self.step_number += 1
+        is_last = self.step_number == 2
+        self.agents = [] if is_last else self.agents
+        rewards, infos = {"a": 1.0, "b": 0.0}, {"a": {}, "b": {}}
+        terminateds, truncateds = {"a": is_last, "b": False}, {"a": False, "b": is_last}
+        return dict.fromkeys("ab", np.zeros(1)), rewards, terminateds, truncateds, infos
+
+
+def test_rllib_env_is_over_when_agents_end_in_different_ways() -> None:
+    from ray.rllib.algorithms.ppo import PPOConfig
+    from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
+    from ray.tune.registry import register_env
+
+    from rllib_om2p.envs.rllib_env import RLlibParallelEnv
+
+    env = RLlibParallelEnv(OneArrives())
+    env.reset()
+    *_, terminateds, truncateds, _ = env.step({"a": 0, "b": 0})
+    assert not any({**terminateds, **truncateds}.values())
+    *_, terminateds, truncateds, _ = env.step({"a": 0, "b": 0})
+    assert terminateds == {"a": True, "b": False, "__all__": False}
+    assert truncateds == {"a": False, "b": True, "__all__": True}
+    config = PPOConfig().multi_agent(
+        policies={"a", "b"}, policy_mapping_fn=lambda name, *_, **__: name
+    )
+    register_env("one_arrives", lambda _: RLlibParallelEnv(OneArrives()))
+    config.environment("one_arrives").env_runners(num_env_runners=0)
+    runner = MultiAgentEnvRunner(config=config)
+    episodes = runner.sample(num_episodes=2, random_actions=True)
+    assert [len(episode) for episode in episodes] == [2, 2]
+    assert all(episode.agent_episodes["a"].is_terminated for episode in episodes)
 
 
 def test_rllib_env_plays_the_pettingzoo_episode_and_says_when_all_is_over() -> None:

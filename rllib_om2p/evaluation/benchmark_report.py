@@ -32,7 +32,8 @@ _HOW_TO_READ = (
     "Scores are those of the last update; no seed, checkpoint or episode was chosen. Normalised: "
     "0 is the random policy, 100 the expert of the papers. Intervals of one dataset: Student's t "
     "over the seeds. Aggregates: interquartile mean over seeds and datasets, with a stratified "
-    "bootstrap that keeps the datasets fixed; only datasets that all methods have are pooled. Mean "
+    "bootstrap that keeps the datasets fixed; only datasets that all methods have are pooled, each "
+    "with the same weight, however many of its seeds have run. Mean "
     "returns: with the standard deviation over the seeds; bold are the best of a dataset and those "
     "that Welch's test (p 0.05) does not tell apart from it."
 )

@@ -1,7 +1,8 @@
 """Tables of a comparison: returns, aggregates, improvement, settings; nothing is drawn.
 
 Aggregates pool normalised scores over datasets. A method that lacks a dataset would be pooled over
-easier or harder ones than the others, so only the datasets that all methods have are pooled.
+easier or harder ones than the others, so only the datasets that all methods have are pooled. One
+with more seeds than another, while a benchmark is under way, weighs no more.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from rllib_om2p.evaluation.statistics import (
     bootstrap_interval,
     differ,
     iqm,
+    pool,
     probability_of_improvement,
 )
 
@@ -30,7 +32,8 @@ class Aggregate(NamedTuple):
     """A method's score over datasets.
 
     Attributes:
-        value: Interquartile mean of the normalised scores of all seeds and datasets.
+        value: Interquartile mean of the normalised scores of all seeds and datasets, each dataset
+            with the same weight.
         interval: Stratified bootstrap, 95 %; None where a dataset has a single seed.
         mean: Their mean.
         num_runs: How many scores were pooled.
@@ -61,10 +64,11 @@ def aggregates(comparison: Comparison, datasets: Sequence[str]) -> dict[str, Agg
         scores = comparison.scores(method, shared)
         if not scores:
             continue
-        values = [score for seeds in scores.values() for score in seeds]
+        values = pool(scores)
         several = all(len(seeds) > 1 for seeds in scores.values())
         interval = bootstrap_interval(scores, "iqm") if several else None
-        found[method] = Aggregate(iqm(values), interval, float(np.mean(values)), len(values))
+        num_runs = sum(map(len, scores.values()))
+        found[method] = Aggregate(iqm(values), interval, float(values.mean()), num_runs)
     return found
 
 

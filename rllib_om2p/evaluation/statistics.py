@@ -4,8 +4,9 @@ Scores are a mapping from task to one number per seed (a seed's mean over its ev
 Seeds are the unit of chance: a thousand episodes of one training run say nothing about the next.
 
 - One task, few seeds: `mean_interval`, Student's t. It is exact for normal scores at any number.
-- Many tasks together: `iqm` or a mean with `bootstrap_interval`, which resamples the seeds within
-  each task (stratified), so that the set of tasks stays fixed.
+- Many tasks together: `iqm` or a mean of their `pool`, in which every task weighs alike, with
+  `bootstrap_interval`, which resamples the seeds within each task (stratified), so that the set of
+  tasks stays fixed.
 
 A percentile bootstrap over few seeds is too narrow, since resampling n numbers shrinks their
 variance by (n - 1) / n. Share of nominal 95 % intervals that held the true mean, standard normal
@@ -22,7 +23,8 @@ Source: Agarwal et al. 2021, "Deep reinforcement learning at the edge of the sta
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -50,6 +52,28 @@ def iqm(scores: ArrayLike) -> float:
     floor(n / 4) fall away at each end, so with 3 or fewer it is the mean.
     """
     return float(stats.trim_mean(_checked(scores, "scores").reshape(-1), _CUT))
+
+
+def pool(scores: Mapping[str, ArrayLike]) -> NDArray[np.float64]:
+    """Return all tasks' scores together, each as often as makes every task weigh alike.
+
+    Args:
+        scores: Task to one number per seed, at least one each.
+
+    Raises:
+        ValueError: No task, one without a score, or a score that is not finite.
+    """
+    if not scores:
+        raise ValueError("scores holds no task.")
+    checked = [_checked(values, f"scores[{task!r}]").reshape(-1) for task, values in scores.items()]
+    return _pooled(checked, axis=-1)
+
+
+def _pooled(samples: Sequence[_Floats], axis: int) -> _Floats:
+    least = math.lcm(*(sample.shape[axis] for sample in samples))
+    return np.concatenate(
+        [np.repeat(sample, least // sample.shape[axis], axis) for sample in samples], axis=axis
+    )
 
 
 def mean_interval(scores: ArrayLike, *, confidence: float = 0.95) -> Interval:
@@ -106,8 +130,8 @@ def bootstrap_interval(
 ) -> Interval:
     """Return a statistic over all tasks' scores with its stratified percentile bootstrap interval.
 
-    Each resample draws every task's seeds with replacement and pools them, so a task weighs as
-    much as it has seeds. Normalise the scores first: raw returns of different tasks do not pool.
+    Each resample draws every task's seeds with replacement and pools them (see `pool`). Normalise
+    the scores first: raw returns of different tasks do not pool.
 
     Args:
         scores: Task to one number per seed, at least two each.
@@ -121,10 +145,10 @@ def bootstrap_interval(
     """
     tasks = _checked_tasks(scores, "scores")
 
-    def pooled(*samples: _Floats, axis: int) -> _Floats:
-        return _reduce(np.concatenate(samples, axis=axis), statistic, axis)
+    def of_pool(*samples: _Floats, axis: int) -> _Floats:
+        return _reduce(_pooled(samples, axis), statistic, axis)
 
-    return _percentile_bootstrap(list(tasks.values()), pooled, confidence, num_resamples, seed)
+    return _percentile_bootstrap(list(tasks.values()), of_pool, confidence, num_resamples, seed)
 
 
 def probability_of_improvement(

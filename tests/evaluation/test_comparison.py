@@ -65,6 +65,17 @@ def test_only_datasets_that_all_methods_have_are_pooled(tmp_path):
     assert table.header[1] == "IQM, all (1)"
 
 
+def test_dataset_of_which_more_seeds_have_run_weighs_no_more(tmp_path):
+    for seed in (0, 1, 2):
+        write_run(tmp_path, "A", seed, 110.0)
+    write_run(tmp_path, "A", 0, 190.0, quality="expert")
+    found = aggregates(
+        load_comparison(tmp_path), ["mpe/simple_spread/medium", "mpe/simple_spread/expert"]
+    )
+    assert found["A"].mean == found["A"].value == pytest.approx(50.0)
+    assert found["A"].num_runs == 4
+
+
 def test_single_seed_has_no_interval(tmp_path):
     write_run(tmp_path, "A", 0, 110.0)
     comparison = load_comparison(tmp_path)

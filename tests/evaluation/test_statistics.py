@@ -14,6 +14,7 @@ from rllib_om2p.evaluation.statistics import (
     differ,
     iqm,
     mean_interval,
+    pool,
     probability_of_improvement,
 )
 
@@ -96,6 +97,15 @@ def test_bootstrap_matches_all_resamples_drawn_one_by_one() -> None:
     assert found.estimate == pytest.approx(43.0 / 6.0)
     assert found.low == pytest.approx(np.quantile(means, 0.025), abs=0.2)
     assert found.high == pytest.approx(np.quantile(means, 0.975), abs=0.2)
+
+
+def test_tasks_of_a_pool_weigh_alike_whatever_their_seeds() -> None:
+    scores = {"a": [0.0, 4.0, 8.0], "b": [10.0, 20.0]}
+    assert pool(scores).tolist() == [0, 0, 4, 4, 8, 8, 10, 10, 10, 20, 20, 20]
+    same = {"a": [1.0, 1.0, 1.0], "b": [99.0, 99.0]}
+    assert bootstrap_interval(same, "mean") == Interval(50.0, 50.0, 50.0)
+    equal = {"a": [1.0, 2.0], "b": [3.0, 5.0]}
+    assert sorted(pool(equal)) == [1, 2, 3, 5]
 
 
 def test_bootstrap_is_stratified_so_that_differences_of_tasks_do_not_widen_it() -> None:

@@ -8,9 +8,9 @@ id, else 1. Observations of unequal agents are padded at their end, with zeros o
 recorded as the last agent and left out by default. Integer actions (B, T, n) are discrete, with
 `infos.legals.` as their masks.
 
-Ends of episodes: where all agents are terminal or any is truncated, at the time limit, where it
-is a truncation whatever the flags say, and at the end of the vault. There is no next_obs, so the
-observation after the last step is not there:
+Ends of episodes: where all agents are terminal or any is truncated, at the time limit, which is a
+truncation whatever the flags say and even where none is set, and at the end of the vault. There is
+no next_obs, so the observation after the last step is not there:
 - a terminal end is never bootstrapped from: the last observation stands in for it;
 - else the last recorded step becomes the final row. Its observation is the true one after the step
   before; its action and reward are left out (24 of 25 steps remain), since bootstrapping from a
@@ -32,11 +32,11 @@ from rllib_om2p.data.importers.known import KnownTask, find_task
 from rllib_om2p.data.importers.options import ImportOptions
 from rllib_om2p.data.importers.recording import (
     WINDOW_ROWS,
+    IntArray,
     Progress,
     Recording,
     Rows,
     Segments,
-    check_limit,
     cut,
     segments_up_to,
 )
@@ -74,7 +74,7 @@ def open_recording(path: Path, options: ImportOptions, progress: Progress) -> Re
 
     Raises:
         DataError: It is no vault, lacks a leaf, has no valid step, is padded in an unknown way, or
-            an episode is longer than the time limit.
+            no episode ends.
     """
     vault = _open(path)
     num_streams, _, num_recorded = vault.leaves["observations."].shape[:3]
@@ -105,9 +105,8 @@ def open_recording(path: Path, options: ImportOptions, progress: Progress) -> Re
     limit = time_limit(task, options)
     progress(f"{path}: looking for the ends of episodes in {num_streams} x {vault.num_rows} rows")
     segments = Segments.joined(
-        [_find_episodes(vault, stream, limit, options) for stream in range(num_streams)]
+        [_find_episodes(vault, stream, limit, options, notes) for stream in range(num_streams)]
     )
-    check_limit(segments, limit, lambda stream: f"{path}, stream {stream}")
     segments = _without_missing_obs(segments, notes)
 
     def read(stream: int, start: int, stop: int) -> Rows:
@@ -226,7 +225,7 @@ def _obs_dims(
 
 
 def _find_episodes(
-    vault: _Vault, stream: int, limit: int | None, options: ImportOptions
+    vault: _Vault, stream: int, limit: int | None, options: ImportOptions, notes: list[str]
 ) -> Segments:
     """Find where the episodes of a stream end as they were recorded, in one pass."""
     is_end, all_done = np.zeros(vault.num_rows, bool), np.zeros(vault.num_rows, bool)
@@ -235,14 +234,30 @@ def _find_episodes(
         all_done[rows] = vault.flags("terminals.", stream, rows.start, rows.stop).all(axis=1)
         truncated = vault.flags("truncations.", stream, rows.start, rows.stop).any(axis=1)
         is_end[rows] = all_done[rows] | truncated
-    if not is_end.any():
-        if limit is None:
-            raise DataError(
-                f"{vault.path}, stream {stream}: no step is terminal or truncated, so no episode "
-                "ends; declare the length of every episode with --time-limit."
+    if limit is not None:
+        unmarked = _ends_at_limit(is_end, limit)
+        is_end[unmarked] = True
+        if unmarked.size:
+            notes.append(
+                f"stream {stream}: {unmarked.size} episodes reach the time limit of {limit} steps "
+                f"without a flag, the first at row {unmarked[0]}; they end there. --time-limit "
+                "declares another."
             )
-        is_end[limit - 1 :: limit] = True
+    elif not is_end.any():
+        raise DataError(
+            f"{vault.path}, stream {stream}: no step is terminal or truncated, so no episode "
+            "ends; declare the length of every episode with --time-limit."
+        )
     return segments_up_to(is_end, stream, all_done=all_done, limit=limit, at_limit=options.at_limit)
+
+
+def _ends_at_limit(is_end: BoolArray, limit: int) -> IntArray:
+    """Return the rows at which episodes reach the time limit although none is marked as an end."""
+    last = np.union1d(np.flatnonzero(is_end), len(is_end) - 1)
+    first = np.append(0, last[:-1] + 1)
+    longer = np.flatnonzero(last - first >= limit)
+    rows = [np.arange(first[i] + limit - 1, last[i], limit) for i in longer]
+    return np.concatenate([*rows, np.empty(0, np.int64)])
 
 
 def _without_missing_obs(segments: Segments, notes: list[str]) -> Segments:

@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 from rllib_om2p.data.schema import TEAM_RETURNS, DataError, TeamReturn
 
 AtLimit = Literal["truncated", "terminated"]
+ActionUnits = Literal["normalised", "environment"]
 
 # Every source understands these.
 COMMON = ("env", "quality", "dataset_id", "agents", "time_limit", "team_return", "clip_actions")
@@ -61,6 +62,11 @@ class ImportOptions:
     )
     action_low: float | None = _option("lower end of the action box (-1)", type=float)
     action_high: float | None = _option("upper end of the action box (1)", type=float)
+    action_units: ActionUnits | None = _option(
+        "whether RLlib stored actions normalised to [-1, 1] (normalize_actions=True) or as the\n"
+        "environment takes them; by default told from their range",
+        choices=get_args(ActionUnits),
+    )
     num_actions: int | None = _option("number of discrete actions", type=int, metavar="N")
     actuators: tuple[int, ...] | None = _option(
         "place in our team's joint action of each recorded action feature\n"
@@ -91,7 +97,11 @@ class ImportOptions:
                 "--actuators must be an order of 0 .. number of action features - 1, got "
                 f"{list(self.actuators)}."
             )
-        for name, known in (("team_return", TEAM_RETURNS), ("at_limit", get_args(AtLimit))):
+        for name, known in (
+            ("team_return", TEAM_RETURNS),
+            ("at_limit", get_args(AtLimit)),
+            ("action_units", get_args(ActionUnits)),
+        ):
             value = getattr(self, name)
             if value is not None and value not in known:
                 raise DataError(

@@ -196,7 +196,7 @@ def check_limit(segments: Segments, limit: int | None, where: Callable[[int], st
         raise DataError(
             f"{where(int(segments.stream[worst]))}: rows {start} to {start + longest - 1} are one "
             f"episode of {longest} steps, expected at most the time limit of {limit}; give the "
-            f"true one with --time-limit, for example --time-limit {longest}."
+            "true one with --time-limit."
         )
 
 

@@ -8,36 +8,45 @@ Layouts, told apart by what the files hold; folders are searched for *.json and 
   `eps_id`, `agent_id`. Ray Data spreads an episode over many files, whose names give the order.
 - Parquet of the new stack with output_write_episodes=True: a column `item` of msgpacked states of
   SingleAgentEpisodes or MultiAgentEpisodes. Pieces of an episode are joined by its id; single
-  episodes with a common multi_agent_episode_id are one team.
+  episodes with a common multi_agent_episode_id are one team, in one file or in a file per agent.
 
 RLlib refuses to record multi-agent episodes by itself; states of MultiAgentEpisodes come from own
-code. Agents must act together at every step. RLlib stores normalised actions when the algorithm
-normalises them: then the box is [-1, 1], not the environment's.
+code. Agents must act together at every step.
 
-Ends of episodes are stored. An episode that the recording left open is truncated. Where new_obs is
-missing, the last observation stands in for the final one after a terminal end, and else the last
-step becomes the final row and loses its action and reward.
+Actions are imported in the units of the environment's box. RLlib stores them normalised to [-1, 1]
+by default and does not say so; `rllib_actions` tells how it is found out.
+
+Every file is read twice: first for the agents' names and the range of their actions. In memory are
+the pieces of episodes whose team has not ended yet, or never completes. Files of different agents
+are read side by side: if they hold the episodes in the same order, a team completes at once, else
+the pieces in between are held.
+
+Ends of episodes are stored. An episode that the recording left open is truncated; one that lacks an
+agent is left out. Where new_obs is missing, the last observation stands in for the final one after
+a terminal end, and else the last step becomes the final row and loses its action and reward.
 
 Axes: T steps of an episode, O observation, A action.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rllib_om2p.data.importers.describe import Kept, describe, keep_agents, time_limit
+from rllib_om2p.data.importers.describe import describe, keep_agents, time_limit
 from rllib_om2p.data.importers.known import find_task
 from rllib_om2p.data.importers.options import ImportOptions
 from rllib_om2p.data.importers.recording import EpisodeBatch, Progress, Recording
-from rllib_om2p.data.importers.rllib_files import Fragment, find_files, fragments
+from rllib_om2p.data.importers.rllib_actions import find_normalised, to_box
+from rllib_om2p.data.importers.rllib_files import Fragment, find_files
+from rllib_om2p.data.importers.rllib_survey import side_by_side, survey
 from rllib_om2p.data.schema import AgentSpec, AnyArray, DataError
 
-OPTIONS = ("action_low", "action_high", "num_actions")
+OPTIONS = ("action_low", "action_high", "action_units", "num_actions")
 
 
 def open_recording(path: Path, options: ImportOptions, progress: Progress) -> Recording:
@@ -47,13 +56,15 @@ def open_recording(path: Path, options: ImportOptions, progress: Progress) -> Re
         DataError: Nothing is there, a file is damaged, or agents do not act together.
     """
     files = find_files(path)
-    first = next(_episodes(files, []), None)
-    if first is None:
+    progress(f"{path}: looking for agents and the range of their actions in {len(files)} files")
+    found = survey(files)
+    if not found.pieces:
         raise DataError(f"{path} holds no steps in {len(files)} files; nothing was recorded.")
     task = find_task(options.env, str(path))
-    kept = keep_agents(sorted(first), options, task, str(path))
-    agents = [_agent(name, first[name], options, path) for name in kept.names]
+    kept = keep_agents(list(found.pieces), options, task, str(path))
+    agents = [_agent(name, found.pieces[name], options, path) for name in kept.names]
     notes = list(kept.notes)
+    normalised = find_normalised(agents, found, options, path, notes)
     spec = describe(
         "rllib",
         path,
@@ -61,33 +72,62 @@ def open_recording(path: Path, options: ImportOptions, progress: Progress) -> Re
         agents,
         options,
         progress=progress,
-        conventions={"episode_ends": "as RLlib recorded them"},
+        conventions={
+            "episode_ends": "as RLlib recorded them",
+            "brought_from_normalised": [name for name in kept.names if name in normalised],
+        },
         notes=notes,
     )
     limit = time_limit(task, options)
 
     def batches(start: int) -> Iterator[EpisodeBatch]:
-        found = (_batch(episode, spec.agents, kept, limit) for episode in _episodes(files, notes))
-        return islice((batch for batch in found if batch is not None), start, None)
+        teams = _episodes(found.groups, kept.names, notes)
+        each = (_batch(team, spec.agents, normalised, limit) for team in teams)
+        return islice((batch for batch in each if batch is not None), start, None)
 
     return Recording(spec, batches, None, notes)
 
 
-def _episodes(files: list[Path], notes: list[str]) -> Iterator[dict[str, Fragment]]:
-    """Join the pieces of episodes and yield each team once all its agents have ended."""
+def _episodes(
+    groups: Sequence[Sequence[Path]], names: Sequence[str], notes: list[str]
+) -> Iterator[dict[str, Fragment]]:
+    """Join the pieces of episodes and yield each team once all its agents have ended.
+
+    Raises:
+        DataError: As many episodes lack an agent as hold them all.
+    """
     open_: dict[Any, dict[str, list[Fragment]]] = {}
-    for unit in fragments(files):
-        touched = []
-        for piece in unit:
+    num_whole = 0
+    for unit in side_by_side(groups):
+        kept = [piece for piece in unit if piece.agent in names]
+        for piece in kept:
             open_.setdefault(piece.episode, {}).setdefault(piece.agent, []).append(piece)
-            touched.append(piece.episode)
-        for episode in dict.fromkeys(touched):
-            if all(pieces[-1].is_done for pieces in open_[episode].values()):
+        for episode in dict.fromkeys(piece.episode for piece in kept):
+            team = open_[episode]
+            if len(team) == len(names) and all(pieces[-1].is_done for pieces in team.values()):
+                num_whole += 1
                 yield _join_all(open_.pop(episode))
-    if open_:
-        notes.append(f"{len(open_)} episodes were still going on; they end truncated.")
-    for team in open_.values():
+    whole = [team for team in open_.values() if len(team) == len(names)]
+    if len(whole) < len(open_):
+        text = _explain_missing(open_, names)
+        num_whole += len(whole)
+        if len(open_) - len(whole) >= num_whole:
+            raise DataError(f"{text}; {num_whole} hold every agent. Choose them with --agents.")
+        notes.append(f"{text}; they are left out. --agents chooses other agents.")
+    if whole:
+        notes.append(f"{len(whole)} episodes were still going on; they end truncated.")
+    for team in whole:
         yield _join_all(team)
+
+
+def _explain_missing(open_: dict[Any, dict[str, list[Fragment]]], names: Sequence[str]) -> str:
+    partial = {episode: team for episode, team in open_.items() if len(team) < len(names)}
+    episode, team = next(iter(partial.items()))
+    where = next(iter(team.values()))[0].where
+    return (
+        f"{len(partial)} episodes lack agents: {where}, episode {episode} has no steps of "
+        f"{[name for name in names if name not in team]}, it holds {sorted(team)}"
+    )
 
 
 def _join_all(team: dict[str, list[Fragment]]) -> dict[str, Fragment]:
@@ -113,18 +153,13 @@ def _agent(name: str, piece: Fragment, options: ImportOptions, path: Path) -> Ag
 
 
 def _batch(
-    episode: dict[str, Fragment], agents: tuple[AgentSpec, ...], kept: Kept, limit: int | None
+    pieces: dict[str, Fragment],
+    agents: tuple[AgentSpec, ...],
+    normalised: frozenset[str],
+    limit: int | None,
 ) -> EpisodeBatch | None:
     """Return a team's episode; None if a missing final observation leaves nothing of it."""
-    missing = [name for name in kept.names if name not in episode]
-    pieces = {name: episode[name] for name in kept.names if name in episode}
-    first = next(iter(pieces.values()), None)
-    if missing or first is None:
-        held = next(iter(episode.values()))
-        raise DataError(
-            f"{held.where}, episode {held.episode} has no steps of {missing}, it holds "
-            f"{sorted(episode)}; every episode needs every agent. Choose them with --agents."
-        )
+    first = pieces[agents[0].name]
     lengths = {name: len(piece.rewards) for name, piece in pieces.items()}
     if len(set(lengths.values())) > 1:
         raise DataError(
@@ -145,7 +180,10 @@ def _batch(
         return None
     return EpisodeBatch(
         {name: _with_final(piece, length)[None] for name, piece in pieces.items()},
-        {agent.name: _actions(agent, pieces[agent.name])[None, :length] for agent in agents},
+        {
+            agent.name: _actions(agent, pieces[agent.name], normalised)[None, :length]
+            for agent in agents
+        },
         {name: piece.rewards[None, :length] for name, piece in pieces.items()},
         {name: piece.terminateds[None, :length] for name, piece in pieces.items()},
         np.array([is_stopped or not all_done]),
@@ -160,7 +198,9 @@ def _with_final(piece: Fragment, length: int) -> AnyArray:
     return np.concatenate([piece.obs, final[-1:]])
 
 
-def _actions(agent: AgentSpec, piece: Fragment) -> AnyArray:
+def _actions(agent: AgentSpec, piece: Fragment, normalised: frozenset[str]) -> AnyArray:
+    if agent.name in normalised:
+        return to_box(agent, piece.actions)
     if agent.num_actions is None and piece.actions.ndim == 1:
         return piece.actions[:, None]
     return piece.actions

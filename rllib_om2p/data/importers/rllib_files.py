@@ -106,10 +106,10 @@ def find_files(path: Path) -> list[Path]:
     files = [*path.rglob("*.json"), *path.rglob("*.parquet")]
     if not files:
         raise DataError(f"{path} holds no *.json and no *.parquet; name RLlib's output folder.")
-    return sorted(files, key=lambda file: _natural(str(file.relative_to(path))))
+    return sorted(files, key=lambda file: natural(str(file.relative_to(path))))
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
+def natural(name: str) -> list[tuple[int, str]]:
     """Sort numbers by value: _10 comes after _9."""
     return [(int(p), "") if p.isdecimal() else (-1, p) for p in re.split(r"(\d+)", name)]
 

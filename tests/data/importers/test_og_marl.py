@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import tensorstore
 
 from rllib_om2p.data.importers.options import ImportOptions
 from rllib_om2p.data.importers.stream import import_dataset
@@ -21,6 +22,14 @@ def run(path, tmp_path, **options):
         progress=lines.append,
     )
     return read_back(tmp_path / "out"), found, "\n".join(lines)
+
+
+def write_flags(vault, name, flags) -> None:
+    store = {"driver": "ocdbt", "base": f"file://{vault}/", "path": name}
+    leaf = tensorstore.open(
+        {"driver": "zarr", "kvstore": store}, create=True, shape=flags.shape, dtype="bool"
+    ).result()
+    leaf.write(flags).result()
 
 
 def test_rows_after_the_vault_index_are_padding(tmp_path):
@@ -165,10 +174,18 @@ def test_folder_above_the_vault_names_the_vaults_in_it(tmp_path):
         run(tmp_path / "set.vlt", tmp_path)
 
 
-def test_episode_longer_than_the_limit_is_named_with_its_stream(tmp_path):
-    vault = write_vault(tmp_path / "set", [make_teams([5, 5]), make_teams([5, 5])], terminal=[0, 1])
-    with pytest.raises(DataError, match=r"stream 0: rows 0 to 4 are one episode of 5 steps"):
-        run(vault, tmp_path, time_limit=4)
+def test_time_limit_without_a_flag_ends_episodes_between_those_with_one(tmp_path):
+    """Of lengths 6, 10, 10, 4, 10 only the two that fall are marked, as MPE's recorders do it."""
+    teams, falls = make_teams([6, 10, 10, 4, 10]), [True, False, False, True, False]
+    vault = write_vault(tmp_path / "set", [teams], terminal=falls, leave_out=["truncations."])
+    write_flags(vault, "truncations.", np.zeros((1, 40, 2), bool))
+    episodes, _, text = run(vault, tmp_path, time_limit=10)
+    for episode, team, fell in zip(episodes, teams, falls, strict=True):
+        steps = len(team.rewards[0]) - (not fell)
+        assert_equal(episode, team, steps=steps, repeated=fell, state=True)
+        assert episode.truncated == (not fell)
+    assert "stream 0: 2 episodes reach the time limit of 10 steps without a flag" in text
+    assert "the first at row 15" in text
 
 
 def test_single_recorded_steps_leave_nothing_to_keep(tmp_path):

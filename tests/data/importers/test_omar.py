@@ -158,7 +158,8 @@ def test_agents_of_different_length_are_named(tmp_path):
 def test_episode_longer_than_the_limit_is_named_with_its_rows(tmp_path):
     folder = write_omar(tmp_path / "set", make_teams([5, 8]))
     with pytest.raises(
-        DataError, match=r"set: rows 5 to 12 are one episode of 8 steps.*limit of 5.*--time-limit 8"
+        DataError,
+        match=r"set: rows 5 to 12 are one episode of 8 steps.*limit of 5.*with --time-limit\.$",
     ):
         run(folder, tmp_path, time_limit=5)
 

@@ -139,7 +139,9 @@ def test_no_end_at_all_is_an_error(tmp_path):
 
 def test_episode_longer_than_the_limit_is_named(tmp_path):
     path = write_omiga(tmp_path / "robot.hdf5", make_teams([4, 9], shared_reward=True))
-    with pytest.raises(DataError, match=r"rows 5 to 13 are one episode of 9 steps.*--time-limit 9"):
+    with pytest.raises(
+        DataError, match=r"rows 5 to 13 are one episode of 9 steps.*with --time-limit\.$"
+    ):
         run(path, tmp_path, time_limit=8)
 
 

@@ -17,8 +17,11 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.offline.json_writer import JsonWriter
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.compression import pack
+from ray.rllib.utils.spaces.space_utils import unsquash_action
 
 from rllib_om2p.data.importers.options import ImportOptions
+from rllib_om2p.data.importers.rllib_files import find_files
+from rllib_om2p.data.importers.rllib_survey import side_by_side, survey
 from rllib_om2p.data.importers.stream import import_dataset
 from rllib_om2p.data.schema import DataError
 from tests.data.importers.layouts import Team, assert_equal, ends, make_teams, read_back
@@ -85,7 +88,7 @@ def write_states(path, states) -> None:
     pq.write_table(pa.table({"item": pa.array(items, pa.binary())}), path)
 
 
-def single(team: Team, agent: int = 0, *, rows: slice | None = None, **settings):
+def single(team: Team, agent: int = 0, *, rows: slice | None = None, box=(-2.0, 2.0), **settings):
     """Return one agent's SingleAgentEpisode, or the piece of it that acts in `rows`."""
     rows = rows or slice(0, len(team.rewards[0]))
     obs_dim, action_dim = team.obs[agent].shape[1], team.actions[agent].shape[1]
@@ -95,8 +98,25 @@ def single(team: Team, agent: int = 0, *, rows: slice | None = None, **settings)
         rewards=[float(r) for r in team.rewards[agent][rows]],
         infos=[{}] * (rows.stop - rows.start + 1),
         observation_space=gym.spaces.Box(-np.inf, np.inf, (obs_dim,)),
-        action_space=gym.spaces.Box(-2.0, 2.0, (action_dim,)),
+        action_space=gym.spaces.Box(*box, (action_dim,)),
         **settings,
+    )
+
+
+def scaled(team: Team, factor: float) -> Team:
+    """Return a team whose actions are larger."""
+    return team._replace(actions=[np.float32(factor) * actions for actions in team.actions])
+
+
+def write_team(path, *agents: Team, box=(-2.0, 2.0)) -> None:
+    """Write an episode in which agent i acts as agent 0 of the i-th recording."""
+    settings = {"multi_agent_episode_id": "m", "truncated": True, "len_lookback_buffer": 0}
+    write_states(
+        path,
+        [
+            single(team, agent_id=f"agent_{i}", box=box, **settings).get_state()
+            for i, team in enumerate(agents)
+        ],
     )
 
 
@@ -196,8 +216,8 @@ def test_states_of_single_agent_episodes_are_joined_without_their_lookback(tmp_p
     write_states(tmp_path / "run" / "a.parquet", states)
     episodes, found, _ = run(tmp_path / "run", tmp_path)
     assert found.spec.agents[0].action_high == (2.0, 2.0)
-    assert_equal(episodes[0], teams[1], numbers=[0])
-    assert_equal(episodes[1], teams[0], numbers=[0])
+    assert_equal(episodes[0], scaled(teams[1], 2), numbers=[0])
+    assert_equal(episodes[1], scaled(teams[0], 2), numbers=[0])
     assert [episode.truncated for episode in episodes] == [False, True]
 
 
@@ -230,6 +250,169 @@ def test_states_of_multi_agent_episodes_come_back_number_for_number(tmp_path):
         assert_equal(episode, team, names=["a", "b"])
     assert ends(episodes[0]) == {"terminated": {"a": [], "b": []}, "truncated": True}
     assert ends(episodes[1]) == {"terminated": {"a": [3], "b": [3]}, "truncated": False}
+
+
+@pytest.mark.parametrize("box", [(-2.0, 2.0), (-0.5, 3.0), (0.0, 0.25)])
+def test_normalised_actions_come_in_as_rllib_hands_them_to_the_environment(tmp_path, box):
+    team = make_teams([50])[0]
+    write_team(tmp_path / "run" / "a.parquet", team, box=box)
+    episodes, found, text = run(tmp_path / "run", tmp_path)
+    space = gym.spaces.Box(*box, (2,))
+    acted = [unsquash_action(action, space) for action in team.actions[0]]
+    np.testing.assert_allclose(episodes[0].actions["agent_0"], acted, rtol=0, atol=1e-6)
+    agent = found.spec.agents[0]
+    assert (agent.action_low, agent.action_high) == ((box[0],) * 2, (box[1],) * 2)
+    assert found.spec.behaviour["brought_from_normalised"] == ["agent_0"]
+    assert "taken as normalised" in text
+    assert "--action-units environment" in text
+
+
+@pytest.mark.parametrize("box", [(-np.inf, np.inf), (-2.0, np.inf), (-1.0, 1.0)])
+def test_actions_that_rllib_hands_on_as_they_are_stay_bit_for_bit(tmp_path, box):
+    team = make_teams([50])[0]
+    write_team(tmp_path / "run" / "a.parquet", team, box=box)
+    episodes, found, text = run(tmp_path / "run", tmp_path)
+    assert_equal(episodes[0], team, numbers=[0])
+    assert found.spec.agents[0].action_high == (1.0, 1.0)
+    assert ("no bounded action box of ['agent_0']" in text) == bool(np.isinf(box).any())
+    assert "taken as" not in text
+
+
+def test_actions_beyond_1_are_the_environments_for_the_whole_team(tmp_path):
+    small, large = make_teams([50, 50])
+    large = scaled(large, 1.9)
+    write_team(tmp_path / "run" / "a.parquet", small, large)
+    episodes, found, text = run(tmp_path / "run", tmp_path)
+    np.testing.assert_array_equal(episodes[0].actions["agent_0"], small.actions[0])
+    np.testing.assert_array_equal(episodes[0].actions["agent_1"], large.actions[0])
+    assert found.spec.agents[0].action_high == (2.0, 2.0)
+    assert found.spec.behaviour["brought_from_normalised"] == []
+    assert "taken as the environment's: they leave [-1, 1]" in text
+    assert "--action-units normalised" in text
+
+
+def test_actions_that_stay_in_a_box_within_1_are_the_environments(tmp_path):
+    team = scaled(make_teams([50])[0], 0.4)
+    write_team(tmp_path / "run" / "a.parquet", team, box=(-0.4, 0.4))
+    episodes, _, text = run(tmp_path / "run", tmp_path)
+    assert_equal(episodes[0], team, numbers=[0])
+    assert "they stay in its box, which is a part of [-1, 1]" in text
+
+
+def test_unbounded_policy_is_clipped_on_demand_as_rllib_does(tmp_path):
+    team = scaled(make_teams([50])[0], 3)
+    write_team(tmp_path / "run" / "a.parquet", team)
+    with pytest.raises(DataError, match=r"out of \[-1, 1\] and out of the action box.*--clip-act"):
+        run(tmp_path / "run", tmp_path)
+    episodes, _, _ = run(tmp_path / "run", tmp_path, clip_actions=True)
+    expected = np.clip(2 * team.actions[0], -2, 2)
+    np.testing.assert_allclose(episodes[0].actions["agent_0"], expected, rtol=0, atol=1e-6)
+
+
+def test_action_units_decide_against_the_range(tmp_path):
+    team = make_teams([50])[0]
+    write_team(tmp_path / "run" / "a.parquet", team)
+    kept, _, text = run(tmp_path / "run", tmp_path, action_units="environment")
+    assert_equal(kept[0], team, numbers=[0])
+    assert "taken as" not in text
+    large = scaled(team, 1.5)
+    write_team(tmp_path / "wide" / "a.parquet", large, box=(-100.0, 100.0))
+    out = tmp_path / "wide-out"
+    options = ImportOptions(action_units="normalised", clip_actions=True)
+    import_dataset("rllib", tmp_path / "wide", out=out, options=options)
+    expected = np.clip(100 * large.actions[0], -100, 100)
+    np.testing.assert_allclose(read_back(out)[0].actions["agent_0"], expected, rtol=1e-6)
+
+
+def test_files_without_a_box_keep_their_actions_unless_it_is_declared(tmp_path):
+    team = make_teams([50])[0]
+    JsonWriter(str(tmp_path / "json")).write(SampleBatch(columns(team, 0, 1)))
+    with pytest.raises(DataError, match=r"hold none of \['agent_0'\]; give it with --action-low"):
+        run(tmp_path / "json", tmp_path, action_units="normalised")
+    episodes, _, text = run(tmp_path / "json", tmp_path)
+    assert_equal(episodes[0], team, numbers=[0])
+    assert "no bounded action box of ['agent_0']" in text
+    options = ImportOptions(action_low=-2, action_high=2)
+    import_dataset("rllib", tmp_path / "json", out=tmp_path / "declared", options=options)
+    assert_equal(read_back(tmp_path / "declared")[0], scaled(team, 2), numbers=[0])
+
+
+TEAMS = [("m1", 0), ("m1", 1), ("m2", 0), ("m2", 1)]
+
+
+@pytest.mark.parametrize(
+    "files",
+    [[TEAMS], [TEAMS[::2], TEAMS[1::2]], [TEAMS[::2], TEAMS[:0:-2]], [TEAMS[:1], TEAMS[1:]]],
+    ids=["one file", "a file per agent", "in another order", "cut within a team"],
+)
+def test_single_episodes_of_a_team_are_joined_wherever_they_lie(tmp_path, files):
+    teams = dict(zip(("m1", "m2"), make_teams([5, 3], DIMS), strict=True))
+    for number, episodes in enumerate(files):
+        states = [
+            single(
+                teams[team],
+                agent,
+                box=(-1.0, 1.0),
+                truncated=True,
+                agent_id=f"agent_{agent}",
+                multi_agent_episode_id=team,
+                len_lookback_buffer=0,
+            ).get_state()
+            for team, agent in episodes
+        ]
+        write_states(tmp_path / "run" / f"{number}.parquet", states)
+    found, _, text = run(tmp_path / "run", tmp_path)
+    assert len(found) == 2
+    for episode in found:
+        assert_equal(episode, teams["m1" if len(episode) == 5 else "m2"])
+    assert "lack agents" not in text
+    assert "still going on" not in text
+
+
+def test_files_of_single_agents_are_read_side_by_side(tmp_path):
+    team = make_teams([3])[0]
+    for agent in (0, 1):
+        settings = {"agent_id": f"agent_{agent}", "truncated": True, "len_lookback_buffer": 0}
+        states = [
+            single(team, agent, multi_agent_episode_id=f"m{i}", **settings).get_state()
+            for i in range(3)
+        ]
+        for part_number, half in enumerate((states[:2], states[2:])):
+            write_states(tmp_path / f"{agent}_{part_number}.parquet", half)
+    pieces = [unit[0] for unit in side_by_side(survey(find_files(tmp_path)).groups)]
+    order = [(piece.episode, piece.agent) for piece in pieces]
+    assert order == [(f"m{i}", f"agent_{agent}") for i in range(3) for agent in (0, 1)]
+
+
+def test_teams_that_lack_an_agent_are_left_out_and_reported(tmp_path):
+    teams = make_teams([5, 4, 3])
+    writer = JsonWriter(str(tmp_path / "json"))
+    for number in (0, 1):
+        writer.write(batch(*(columns(teams[number], a, number) for a in (0, 1))))
+    writer.write(SampleBatch(columns(teams[2], 0, 2)))
+    episodes, _, text = run(tmp_path / "json", tmp_path)
+    assert [len(episode) for episode in episodes] == [5, 4]
+    assert "1 episodes lack agents" in text
+    assert "episode 2 has no steps of ['agent_1'], it holds ['agent_0']; they are left out" in text
+    import_dataset(
+        "rllib", tmp_path / "json", out=tmp_path / "one", options=ImportOptions(agents=("agent_0",))
+    )
+    assert [len(episode) for episode in read_back(tmp_path / "one")] == [5, 4, 3]
+
+
+def test_teams_that_mostly_lack_an_agent_are_an_error(tmp_path):
+    team = make_teams([5])[0]
+    writer = JsonWriter(str(tmp_path / "json"))
+    for agent in (0, 1):
+        writer.write(SampleBatch(columns(team, agent, 7 + agent)))
+    with pytest.raises(DataError, match=r"2 episodes lack agents.*; 0 hold every agent.*--agents"):
+        run(tmp_path / "json", tmp_path)
+
+
+def test_agents_are_in_the_order_of_their_numbers(tmp_path):
+    write_team(tmp_path / "run" / "a.parquet", *make_teams([3] * 11), box=(-1.0, 1.0))
+    _, found, _ = run(tmp_path / "run", tmp_path)
+    assert found.spec.agent_ids == tuple(f"agent_{i}" for i in range(11))
 
 
 def test_agents_of_different_length_are_named(tmp_path):

@@ -268,6 +268,7 @@ class _ReadAhead:
     def __init__(self, blocks: Iterator[Block], *, pin: bool) -> None:
         self._pin = pin
         self._queue: queue.Queue[_Ready | BaseException] = queue.Queue(maxsize=1)
+        self._error: BaseException | None = None
         self._closed = threading.Event()
         self._thread = threading.Thread(
             target=self._run, args=(blocks,), name="table-read-ahead", daemon=True
@@ -275,8 +276,11 @@ class _ReadAhead:
         self._thread.start()
 
     def next_block(self) -> _Ready:
+        if self._error is not None:
+            raise self._error
         item = self._queue.get()
         if isinstance(item, BaseException):
+            self._error = item  # the thread has ended: nothing else will come
             raise item
         return item
 

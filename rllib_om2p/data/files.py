@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple, TypeAlias, TypeVar
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -91,6 +92,17 @@ def in_threads(function: Callable[[T], U], items: Sequence[T]) -> list[U]:
         return list(pool.map(function, items))
 
 
+def local_uri_path(rest: str) -> str:
+    """Return the path in a file:// URI: percent-encoded, or as it is if only that exists.
+
+    Args:
+        rest: What follows file://.
+    """
+    path = rest.removeprefix("localhost") if rest.startswith("localhost/") else rest
+    decoded = unquote(path)
+    return path if os.path.exists(path) and not os.path.exists(decoded) else decoded
+
+
 def find(input_: Input, filesystem: Any = None) -> Found:
     """Return the files that a path, glob, URI, or a list of them names.
 
@@ -145,7 +157,7 @@ def _resolve(item: str) -> tuple[pafs.FileSystem, str]:
     if not separator:
         return pafs.LocalFileSystem(), _absolute(item)
     if scheme in ("file", "local"):
-        return pafs.LocalFileSystem(), rest
+        return pafs.LocalFileSystem(), local_uri_path(rest)
     # A glob is no valid URI: the file system comes from the part before it, with the options.
     matched = _URI_OPTIONS.fullmatch(item)
     assert matched is not None  # it matches any text

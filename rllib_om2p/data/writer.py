@@ -5,6 +5,7 @@ Knows nothing of environments or learners. Everything is written into the hidden
 directory without a card does not open as a dataset. A killed writer leaves only `.writing`, which
 the next writer of that directory removes, or, with `resume=True`, continues: whole files stay, and
 since files and row groups depend on the episodes alone, the bytes are those of an unbroken run.
+While one writes, the lock `.writing.lock` keeps others out.
 
 Axes: E episodes, T acting steps, R rows (T + 1 per episode), O observation, A action features.
 """
@@ -30,6 +31,7 @@ from rllib_om2p.data import parts
 from rllib_om2p.data.checks import RowIndex, check_values
 from rllib_om2p.data.decode import RowRange, decode
 from rllib_om2p.data.files import SourceFile
+from rllib_om2p.data.lock import FileLock, HeldError
 from rllib_om2p.data.schema import (
     CARD_NAME,
     CONTENT_KEY,
@@ -47,6 +49,7 @@ from rllib_om2p.data.statistics import DatasetStatistics, StatisticsAccumulator
 logger = logging.getLogger(__name__)
 
 WRITING_NAME = ".writing"
+LOCK_NAME = ".writing.lock"
 ZSTD_LEVEL = 3
 
 
@@ -188,8 +191,8 @@ class DatasetWriter:
             on with the next. After an error the whole files stay for the next attempt.
 
     Raises:
-        DataError: The directory holds a dataset or other Parquet files, an episode breaks the
-            contract, or no episode was written.
+        DataError: Another writer is at work in the directory, it holds a dataset or other Parquet
+            files, an episode breaks the contract, or no episode was written.
     """
 
     def __init__(
@@ -219,13 +222,18 @@ class DatasetWriter:
         self._num_episodes = 0
         self._part: _PartFile | None = None
         self._files: list[dict[str, Any]] = []
-        self._open = False
+        self._open = self._is_whole = False
 
     def __enter__(self) -> DatasetWriter:
-        self._check_directory()
-        self._temporary.mkdir(parents=True, exist_ok=True)
-        if self._resume:
-            self._take_up()
+        self._lock = self._lock_directory()
+        try:
+            self._check_directory()
+            self._temporary.mkdir(exist_ok=True)
+            if self._resume:
+                self._take_up()
+        except BaseException:
+            self._lock.release()
+            raise
         self._open = True
         return self
 
@@ -240,12 +248,10 @@ class DatasetWriter:
                 self._publish()
         finally:
             self._open = False
-            if self._part is not None:
-                self._part.abandon()
-            if error_type is not None and self._resume and self._files:
-                parts.remove_unfinished(self._temporary, self._files)
-            else:
-                shutil.rmtree(self._temporary, ignore_errors=True)
+            try:
+                self._clean_up()
+            finally:
+                self._lock.release()
 
     @property
     def num_episodes(self) -> int:
@@ -256,9 +262,29 @@ class DatasetWriter:
     def _temporary(self) -> Path:
         return self.directory / WRITING_NAME
 
-    def _check_directory(self) -> None:
+    def _clean_up(self) -> None:
+        """Remove what nobody needs; without a whole dataset a resumed writer needs whole files."""
+        if self._part is not None:
+            self._part.abandon()
+        if self._resume and self._files and not self._is_whole:
+            # Files that were already moved are named in the journal, for parts.take_back.
+            parts.remove_unfinished(self._temporary, self._files)
+        else:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+
+    def _lock_directory(self) -> FileLock:
         if self.directory.exists() and not self.directory.is_dir():
             raise DataError(f"{self.directory} is a file; give a directory.")
+        self.directory.mkdir(parents=True, exist_ok=True)
+        try:
+            return FileLock(self.directory / LOCK_NAME)
+        except HeldError as error:
+            raise DataError(
+                f"{self.directory} is being written by {error}. Wait for it, end it, or choose "
+                "another directory."
+            ) from None
+
+    def _check_directory(self) -> None:
         if self._temporary.exists() and not self._resume:
             logger.warning("Removing %s, left behind by a killed writer.", self._temporary)
             shutil.rmtree(self._temporary)
@@ -336,7 +362,8 @@ class DatasetWriter:
         Values are stored as float32; float64 input is rounded.
 
         Args:
-            obs: Per agent (E, T + 1, O), the last step is the final observation.
+            obs: Per agent (E, T + 1, O), the last step is the final observation. E may be 0:
+                nothing is written.
             actions: Per agent (E, T, A), or (E, T) integers when discrete.
             rewards: Per agent (E, T).
             terminateds: Per agent (E, T) bool.
@@ -362,6 +389,8 @@ class DatasetWriter:
         optional = {"state": state, "behaviour_id": behaviour_id}
         given.update({name: array for name, array in optional.items() if array is not None})
         rows = self._rows(given, np.asarray(truncated))
+        if not len(rows["step"]):
+            return
         index = RowIndex(rows["episode_id"], rows["step"], rows["valid"])
         check_values(self._columns, rows, index, f"{self.directory} (being written)")
         self._num_episodes += int(np.count_nonzero(~index.valid))
@@ -428,7 +457,7 @@ class DatasetWriter:
 
     def _append(self, rows: dict[str, AnyArray]) -> None:
         """Cut rows into row groups of whole episodes, however the calls were grouped."""
-        episode_rows = int(rows["step"].max()) + 1 if len(rows["step"]) else 1
+        episode_rows = int(rows["step"].max()) + 1
         start, total = 0, len(rows["step"])
         while start < total:
             room = (self._rows_per_group - self._pending_rows) // episode_rows * episode_rows
@@ -479,6 +508,7 @@ class DatasetWriter:
             os.replace(self._temporary / entry["name"], self.directory / entry["name"])
         _sync_directory(self.directory)
         os.replace(card_path, self.directory / CARD_NAME)
+        self._is_whole = True
         _sync_directory(self.directory)
 
 

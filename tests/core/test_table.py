@@ -130,6 +130,8 @@ def test_reader_that_fails_in_the_window_raises_in_sample():
     )
     with pytest.raises(OSError, match="vanished"):
         draw(table, 100)
+    with pytest.raises(OSError, match="vanished"):
+        draw(table, 1)
 
 
 def test_dataset_that_shrank_while_read_is_refused():

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -50,6 +53,68 @@ def go_on(directory: Path, spec: DatasetSpec, episodes) -> int:
 def test_resumed_bytes_equal_those_of_an_unbroken_run(broken, spec, episodes):
     directory, expected = broken
     assert go_on(directory, spec, episodes) > 0
+    assert contents(directory) == expected
+    assert not (directory / WRITING_NAME).exists()
+
+
+def failing(function: Callable[..., None], after: int, error: BaseException) -> Callable[..., None]:
+    """Return a function that works so many times before it fails."""
+    calls = iter(range(after))
+
+    def call(*arguments: object) -> None:
+        if next(calls, None) is None:
+            raise error
+        function(*arguments)
+
+    return call
+
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+# On leaving, os.fsync is called for two parts with their journals, the card, the directory before
+# the card is moved and after it; os.replace for two journals, three parts and the card.
+@pytest.mark.parametrize("error", [FULL, KeyboardInterrupt()])
+@pytest.mark.parametrize(
+    ("name", "after"),
+    [*(("fsync", n) for n in range(6)), *(("replace", n) for n in range(6))],
+)
+def test_a_failure_on_leaving_keeps_the_whole_files(
+    broken, tmp_path, spec, episodes, monkeypatch, name, after, error
+):
+    _, expected = broken
+    directory = tmp_path / "leaving"
+
+    def leave() -> None:
+        with DatasetWriter(directory, spec, **SIZES, resume=True) as writer:
+            for episode in episodes:
+                writer.write_episode(episode)
+            monkeypatch.setattr(os, name, failing(getattr(os, name), after, error))
+
+    with pytest.raises(type(error)):
+        leave()
+    monkeypatch.undo()
+    with pytest.raises(DataError, match="half-written"):
+        OfflineDataset.open(str(directory))
+    assert go_on(directory, spec, episodes) > 0
+    assert contents(directory) == expected
+    assert not (directory / WRITING_NAME).exists()
+
+
+def test_a_failure_after_the_card_is_in_place_leaves_the_dataset_alone(
+    broken, tmp_path, spec, episodes, monkeypatch
+):
+    _, expected = broken
+    directory = tmp_path / "leaving"
+
+    def leave() -> None:
+        with DatasetWriter(directory, spec, **SIZES, resume=True) as writer:
+            for episode in episodes:
+                writer.write_episode(episode)
+            monkeypatch.setattr(os, "fsync", failing(os.fsync, 6, FULL))
+
+    with pytest.raises(OSError, match="No space"):
+        leave()
     assert contents(directory) == expected
     assert not (directory / WRITING_NAME).exists()
 

@@ -250,6 +250,28 @@ def test_a_path_with_glob_characters_is_taken_literally_if_it_exists(dataset_pat
     assert OfflineDataset.open(f"file://{odd}").num_episodes == 6
 
 
+def test_file_uris_are_decoded_and_may_name_this_host(dataset_path):
+    odd = dataset_path.parent / "dätä mit [raum] 100%"
+    shutil.copytree(dataset_path, odd)
+    for input_ in (
+        odd.as_uri(),
+        f"file://localhost{odd}",
+        odd.as_uri().replace("file://", "file://localhost"),
+        f"{(odd / 'part').as_uri()}*.parquet".replace("%5B", "[[]"),
+    ):
+        assert OfflineDataset.open(input_).num_episodes == 6
+
+
+def test_a_file_uri_that_is_not_encoded_is_taken_as_it_is_if_nothing_else_exists(dataset_path):
+    odd, decoded = (dataset_path.parent / name for name in ("a%20b", "a b"))
+    shutil.copytree(dataset_path, odd)
+    assert OfflineDataset.open(f"file://{odd}").num_episodes == 6
+    decoded.mkdir()
+    with pytest.raises(DataError, match="holds no dataset"):
+        OfflineDataset.open(f"file://{odd}")
+    assert OfflineDataset.open(odd.as_uri()).num_episodes == 6
+
+
 def test_a_single_file_opens(dataset_path):
     dataset = OfflineDataset.open(str(dataset_path / "part-00001.parquet"))
     assert 0 < dataset.num_episodes < 6

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import fcntl
 import hashlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -16,7 +19,7 @@ import pytest
 
 from rllib_om2p.data.reader import OfflineDataset
 from rllib_om2p.data.schema import CARD_NAME, DataError
-from rllib_om2p.data.writer import DatasetWriter
+from rllib_om2p.data.writer import LOCK_NAME, DatasetWriter
 
 
 def hashes(directory):
@@ -45,6 +48,18 @@ def test_batches_and_single_episodes_give_equal_bytes(write, spec, make_episode,
             truncated = np.array([episode.truncated for episode in part])
             writer.write_batch(obs, actions, rewards, terminateds, truncated=truncated)
     assert hashes(one_by_one) == hashes(tmp_path / "batch")
+
+
+def test_a_batch_of_no_episodes_writes_nothing(write, spec, episodes, tmp_path):
+    none = {name: np.zeros((0, 9)) for name in spec.agent_ids}
+    obs = {agent.name: np.zeros((0, 10, agent.obs_dim)) for agent in spec.agents}
+    actions = {agent.name: np.zeros((0, 9, agent.action_dim)) for agent in spec.agents}
+    with DatasetWriter(tmp_path / "one", spec, rows_per_group=20, rows_per_file=30) as writer:
+        for episode in episodes:
+            writer.write_batch(obs, actions, none, none, truncated=np.zeros(0, bool))
+            writer.write_episode(episode)
+        assert writer.num_episodes == 6
+    assert hashes(tmp_path / "one") == hashes(write(spec, episodes, "two"))
 
 
 def test_episodes_never_straddle_row_groups(dataset_path):
@@ -244,6 +259,51 @@ def test_a_killed_writer_leaves_nothing_that_opens(tmp_path, moves):
     assert (path / ".writing").is_dir()
     with pytest.raises(DataError, match="half-written.*write the dataset again"):
         OfflineDataset.open(str(path))
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_second_writer_is_refused_naming_the_first_which_goes_on(
+    tmp_path, spec, episodes, resume
+):
+    with DatasetWriter(tmp_path, spec, resume=resume) as writer:
+        writer.write_episode(episodes[0])
+        words = rf"is being written by process {os.getpid()} on .* \(since "
+        for overwrite in (False, True):
+            second = DatasetWriter(tmp_path, spec, overwrite=overwrite, resume=resume)
+            with pytest.raises(DataError, match=words), second:
+                pass
+        writer.write_episode(episodes[1])
+    assert sorted(p.name for p in tmp_path.iterdir()) == [CARD_NAME, "part-00000.parquet"]
+    assert OfflineDataset.open(str(tmp_path)).num_episodes == 2
+
+
+def test_a_refused_writer_lets_the_next_one_in(write, spec, episodes):
+    path = write(spec, episodes)
+    with pytest.raises(DataError, match="already holds"):
+        write(spec, episodes)
+    assert write(spec, episodes[:1], overwrite=True) == path
+    assert not (path / LOCK_NAME).exists()
+
+
+def test_the_lock_of_a_killed_writer_is_taken_over(tmp_path, spec, episodes):
+    command = [sys.executable, "-c", textwrap.dedent(KILLED_WRITER), str(tmp_path), "0"]
+    assert subprocess.run(command, stdout=subprocess.DEVNULL).returncode == -signal.SIGKILL
+    assert (tmp_path / LOCK_NAME).exists()
+    with DatasetWriter(tmp_path, spec) as writer:
+        writer.write_episode(episodes[0])
+    assert sorted(p.name for p in tmp_path.iterdir()) == [CARD_NAME, "part-00000.parquet"]
+
+
+def test_a_file_system_without_locks_is_warned_of_and_written(
+    write, spec, episodes, monkeypatch, caplog
+):
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    expected = hashes(write(spec, episodes, "locked"))
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    assert hashes(write(spec, episodes, "unlocked")) == expected
+    assert "cannot be locked" in caplog.text
 
 
 def test_the_next_writer_cleans_up_after_a_killed_one(tmp_path, spec, episodes):

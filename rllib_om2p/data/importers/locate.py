@@ -11,6 +11,7 @@ import shutil
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from rllib_om2p.data.files import local_uri_path
 from rllib_om2p.data.importers.recording import Progress
 from rllib_om2p.data.schema import DataError
 
@@ -33,7 +34,7 @@ def local_copy(path: str, out: Path, progress: Progress) -> Path:
     """
     scheme, separator, rest = path.partition("://")
     if not separator or scheme in ("file", "local"):
-        local = Path(rest if separator else path).expanduser()
+        local = Path(local_uri_path(rest) if separator else path).expanduser()
         if not local.exists():
             raise DataError(f"{local} does not exist; check the path.")
         if local.suffix in (".zip", ".gz", ".tar", ".tgz"):

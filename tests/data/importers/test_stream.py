@@ -173,6 +173,13 @@ def test_copy_from_a_uri_is_imported_and_removed(tmp_path):
     assert not (tmp_path / "out" / COPY_NAME).exists()
 
 
+def test_file_uris_are_imported_from_where_they_are(tmp_path):
+    folder = write_omar(tmp_path / "dätä mit raum", make_teams([5, 5]))
+    for number, uri in enumerate((folder.as_uri(), f"file://localhost{folder}")):
+        import_dataset("omar", uri, out=tmp_path / f"out-{number}")
+        assert OfflineDataset.open(tmp_path / f"out-{number}").num_episodes == 2
+
+
 def test_empty_and_unknown_uris_are_named(tmp_path):
     with pytest.raises(DataError, match=r"memory://nothing/here does not exist or is empty"):
         import_dataset("omar", "memory://nothing/here", out=tmp_path / "out")

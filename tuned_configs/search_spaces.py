@@ -39,7 +39,8 @@ SEARCH_SPACES: Mapping[str, Trials] = {
     "BC-gaussian": _NOTHING,
     "BC-flow": _NOTHING,
     "BC-mean-flow": _NOTHING,
-    # 2.5 for all tasks of TD3+BC; the value is normalised, so that the scale is the paper's.
+    # 2.5 for all tasks of TD3+BC, which divides by the mean |Q| of raw rewards. Of centred rewards it
+    # is smaller, so that 2.5 weighs the value more here.
     "MA-TD3+BC": _each("alpha", 2.5, 20.0, 5.0, 10.0),
     "MA-TD3+BC-VDN": _each("alpha", 2.5, 20.0, 5.0, 10.0),
     # 0.5, 1 and 5 by data set in OMAR's code, for raw rewards; 0.1 for their smaller scale here.
@@ -55,7 +56,7 @@ SEARCH_SPACES: Mapping[str, Trials] = {
     # FQL's default; its grid goes up from 3, for raw rewards.
     "MA-FQL": _each("alpha", 10.0, 0.3, 1.0, 3.0),
     "MA-FQL-VDN": _each("alpha", 0.1, 0.3, 1.0, 3.0),
-    # Inverse temperature of the candidates' values.
+    # Inverse temperature of the candidates' values in the targets; acting is as in SfBC's code.
     "MA-SfBC": _each("alpha", 10.0, 1.0, 3.0, 30.0),
     "MAC-Flow": _each("alpha", 0.1, 0.3, 1.0, 3.0),
     # The paper's grid is 3, 5, 10, 20.

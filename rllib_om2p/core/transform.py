@@ -116,11 +116,16 @@ def fit_transform(
 ) -> RowTransform:
     """Return the transform whose constants are fitted on the whole dataset, equal on all learners.
 
+    Rewards are centred only where no episode ends for good and no agent leaves. What comes after an
+    end is worth 0; were 0 the mean reward, ending would be worth as much as earning that for ever,
+    and a walker would do well to fall.
+
     Args:
         layout: The order of the columns.
         dataset: Whose statistics count.
         normalize_observations: Centre and scale observations; otherwise they stay as they are.
-        standardize_rewards: Centre and scale rewards, per agent and per team.
+        standardize_rewards: Scale rewards and, where that changes no aim, centre them, per agent
+            and per team.
         bootstrap_at_truncation: See RowTransform.
     """
     agents, num_teams = layout.agents, len(layout.teams)
@@ -139,6 +144,8 @@ def fit_transform(
         else:
             team_mean, team_std = _team_moments(layout, dataset)
         team_std = _scale(team_std)
+        if not bootstrap_at_truncation or _has_ends(dataset):
+            reward_mean, team_mean = np.zeros_like(reward_mean), np.zeros_like(team_mean)
     return RowTransform(
         layout=layout,
         obs_mean=obs_mean.astype(np.float32),
@@ -155,6 +162,13 @@ def fit_transform(
 
 def _scale(std: np.ndarray) -> np.ndarray:
     return np.where(std < CONSTANT_FEATURE_STD, 1.0, std)
+
+
+def _has_ends(dataset: OfflineDataset) -> bool:
+    if dataset.spec.has_alive:
+        return True
+    names = [f"terminated_{agent.name}" for agent in dataset.spec.agents]
+    return any(block.rows.any() for block in dataset.blocks(names, use_ray=False))
 
 
 def _team_moments(layout: RowLayout, dataset: OfflineDataset) -> tuple[np.ndarray, np.ndarray]:

@@ -68,18 +68,55 @@ def test_view_gives_each_agent_its_own_columns(dataset):
     np.testing.assert_allclose(batch.team_rewards[0], team, rtol=1e-5, atol=1e-5)
 
 
-def test_normalised_columns_have_mean_zero_and_deviation_one_on_acting_rows(dataset):
+def test_normalised_columns_have_mean_zero_and_deviation_one_on_acting_rows(tmp_path):
+    dataset = OfflineDataset.open(str(write_random(tmp_path / "set", terminate=False)))
     layout = RowLayout.of(dataset.spec)
     raw, valid = packed(dataset, layout)
     rows = fit_transform(layout, dataset, **SETTINGS)(raw, valid)[valid]
-    reward_start = layout.sections["reward"].start
-    for columns in (
-        rows[:, : layout.observed_width],
-        rows[:, reward_start : reward_start + 3],
-        rows[:, -2:-1],
-    ):
+    for section in ("obs", "reward", "team_reward"):
+        columns = rows[:, layout.sections[section]]
         np.testing.assert_allclose(columns.mean(0), 0, atol=1e-5)
         np.testing.assert_allclose(columns.std(0), 1, atol=1e-4)
+
+
+@pytest.mark.parametrize("bootstrap_at_truncation", [True, False])
+def test_rewards_are_scaled_and_not_centred_where_an_end_is_worth_0(
+    tmp_path, bootstrap_at_truncation
+):
+    """Half of the episodes terminate; or the time limit counts as the end of those that do not."""
+    path = write_random(tmp_path / "set", terminate=bootstrap_at_truncation)
+    dataset = OfflineDataset.open(str(path))
+    layout = RowLayout.of(dataset.spec, {"arms": ["arm_2", "arm_10"], "legs": ["walker"]})
+    settings = SETTINGS | {"bootstrap_at_truncation": bootstrap_at_truncation}
+    raw, valid = packed(dataset, layout)
+    rows = fit_transform(layout, dataset, **settings)(raw, valid)[valid]
+    for section in ("reward", "team_reward"):
+        columns = rows[:, layout.sections[section]]
+        np.testing.assert_allclose(columns.std(0), 1, atol=1e-4)
+    rewards, scaled = (x[:, layout.sections["reward"]] for x in (raw[valid], rows))
+    np.testing.assert_allclose(scaled, rewards / rewards.std(0), rtol=1e-4)
+
+
+def test_living_on_is_better_than_ending_in_the_tables_rewards_too(tmp_path):
+    """Each step is worth 1 and an end 1.5, of a mean of 1.05: the chain of the rewards' shift."""
+    spec = DatasetSpec(dataset_id="chain", agents=(AgentSpec.box("a", 1, 1),))
+    ends = np.zeros((10, 9), bool)
+    ends[:5, -1] = True
+    with DatasetWriter(tmp_path / "set", spec) as writer:
+        writer.write_batch(
+            obs={"a": np.zeros((10, 10, 1), "f4")},
+            actions={"a": np.zeros((10, 9, 1), "f4")},
+            rewards={"a": np.where(ends, 1.5, 1.0).astype("f4")},
+            terminateds={"a": ends},
+            truncated=~ends[:, -1],
+        )
+    dataset = OfflineDataset.open(str(tmp_path / "set"))
+    layout = RowLayout.of(dataset.spec)
+    raw, valid = packed(dataset, layout)
+    rows = fit_transform(layout, dataset, **SETTINGS)(raw, valid)[valid]
+    rewards, terminateds = (rows[:, layout.sections[s]][:, 0] for s in ("reward", "terminated"))
+    live, end = rewards[terminateds == 0].max(), rewards[terminateds == 1].min()
+    assert live / (1 - 0.99) > end
 
 
 def test_time_limit_counts_as_the_end_only_when_asked(dataset):
@@ -138,9 +175,9 @@ def test_teams_have_their_own_rewards_ends_and_constants(dataset):
     torch.testing.assert_close(batch.team_rewards[1], batch.groups[0].rewards[0])
     assert batch.team_terminateds.shape == (2, len(steps))
     standard = fit_transform(layout, dataset, **SETTINGS)(raw, valid)[valid]
-    section = layout.sections["team_reward"]
-    np.testing.assert_allclose(standard[:, section].mean(0), 0, atol=1e-5)
-    np.testing.assert_allclose(standard[:, section].std(0), 1, atol=1e-4)
+    own = batch.team_rewards.numpy().T
+    scaled = standard[:, layout.sections["team_reward"]]
+    np.testing.assert_allclose(scaled, own / own.std(0), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

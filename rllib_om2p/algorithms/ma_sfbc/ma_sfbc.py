@@ -47,6 +47,8 @@ class MASfBCConfig(ActorCriticConfig):
         self.diffusion_steps = 15
         self.num_candidates = 16
         self.alpha = 10.0
+        self.acting_candidates = 32
+        self.acting_alpha = 100.0
 
     @override(ActorCriticConfig)
     def training(
@@ -55,21 +57,33 @@ class MASfBCConfig(ActorCriticConfig):
         diffusion_steps: int | None = NotProvided,
         num_candidates: int | None = NotProvided,
         alpha: float | None = NotProvided,
+        acting_candidates: int | None = NotProvided,
+        acting_alpha: float | None = NotProvided,
         **kwargs: Any,
     ) -> Self:
         """Set MA-SfBC's hyperparameters.
 
         Args:
             diffusion_steps: Of the sampler, each a pass through the behaviour model (default 15).
-            num_candidates: M, actions that the behaviour model draws per observation: for the
-                critic's targets in every update, and for every action that an agent takes (default
-                16; ours). Time and memory grow with it.
-            alpha: Inverse temperature of the softmax over the candidates' values, in targets and
-                in acting (default 10; ours, for standardised rewards).
+            num_candidates: M, actions that the behaviour model draws per observation for the
+                critic's targets, in every update (default 16, of the authors' code). Time and
+                memory grow with it.
+            alpha: Inverse temperature of the softmax over those candidates' values (default 10;
+                ours, for standardised rewards).
+            acting_candidates: How many are drawn for every action that an agent takes (default 32,
+                of the authors' code).
+            acting_alpha: The inverse temperature in acting (default 100, of the authors' code: all
+                but the best of the candidates).
             **kwargs: See `ActorCriticConfig.training`.
         """
         super().training(**kwargs)
-        self._assign(diffusion_steps=diffusion_steps, num_candidates=num_candidates, alpha=alpha)
+        self._assign(
+            diffusion_steps=diffusion_steps,
+            num_candidates=num_candidates,
+            alpha=alpha,
+            acting_candidates=acting_candidates,
+            acting_alpha=acting_alpha,
+        )
         return self
 
     @override(ActorCriticConfig)
@@ -80,8 +94,8 @@ class MASfBCConfig(ActorCriticConfig):
             ValueError: A setting has no meaning; the text says which and what to do.
         """
         super().validate()
-        self._check_positive("diffusion_steps", "num_candidates")
-        self._check_not_negative("alpha")
+        self._check_positive("diffusion_steps", "num_candidates", "acting_candidates")
+        self._check_not_negative("alpha", "acting_alpha")
 
     @override(OfflineConfig)
     def build_networks(
@@ -121,8 +135,8 @@ class MASfBCConfig(ActorCriticConfig):
                 **self.critic_model_config,
                 **self.actor_model_config,
                 "diffusion_steps": self.diffusion_steps,
-                "num_candidates": self.num_candidates,
-                "alpha": self.alpha,
+                "num_candidates": self.acting_candidates,
+                "alpha": self.acting_alpha,
             },
         )
 

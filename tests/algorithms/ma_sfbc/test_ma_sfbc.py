@@ -97,7 +97,7 @@ def train(dataset: str, num_updates: int, **settings: object):
 
 def test_candidate_is_drawn_as_often_as_its_value_says(tmp_path):
     dataset = toys.bandit_dataset(tmp_path / "bandit", num_episodes=200)
-    module = train(dataset, 1, num_candidates=3, alpha=5.0).module["first"]
+    module = train(dataset, 1, acting_candidates=3, acting_alpha=5.0).module["first"]
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(20_000, 3, 2, generator=generator)
     noise[..., 0] = torch.tensor([-1.0, 0.2, 1.5])

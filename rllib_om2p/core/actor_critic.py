@@ -165,7 +165,11 @@ class ActorCritic(Networks):
         self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
 
     def propose(self, group_index: int, obs: Tensor, noise: Tensor) -> Tensor:
-        """Return the actors' points in [-1, 1], (G, B, A), from noise (G, B, A)."""
+        """Return the actors' points, (G, B, A), from noise (G, B, A).
+
+        They lie in [-1, 1]; those of discrete actions may lie beyond, so that the largest feature
+        has no equal.
+        """
         raise TypeError(f"{type(self).__name__} must define propose().")
 
     def act(
@@ -193,7 +197,7 @@ class ActorCritic(Networks):
         Args:
             group_index: Which group.
             obs: Normalised observations, (G, B, O).
-            actions: Points in [-1, 1] that policies answer with, (G, B, A).
+            actions: Points that policies answer with, (G, B, A); see `propose`.
             action_mask: Legal discrete actions, (G, B, A), or None.
         """
         critic = self.critics[group_index]

@@ -154,9 +154,9 @@ class FlowQNetworks(ActorCritic):
 
     @override(ActorCritic)
     def propose(self, group_index: int, obs: Tensor, noise: Tensor) -> Tensor:
-        """Return the students' points in [-1, 1], (G, B, A), from noise (G, B, A)."""
+        """Return the students' points, (G, B, A), from noise (G, B, A); see `ActorCritic`."""
         actions: Tensor = self.actors[group_index](obs, noise)
-        return actions.clamp(-1, 1)
+        return actions if self.groups[group_index].is_discrete else actions.clamp(-1, 1)
 
 
 class FlowQDraws(NamedTuple):
@@ -213,7 +213,8 @@ class FlowQLoss:
                 wanted = self.flow.sample(nets.flows[index], group.obs, drawn.noise)
             actions = nets.actors[index](group.obs, drawn.noise)
             distances.append(mean_square(actions, wanted, group.alive))
-            q_values.append(nets.judge(index, group.obs, actions.clamp(-1, 1), group.action_mask))
+            judged = actions if nets.groups[index].is_discrete else actions.clamp(-1, 1)
+            q_values.append(nets.judge(index, group.obs, judged, group.action_mask))
         flow_loss, distance, values = map(torch.cat, (flow_losses, distances, q_values))
         scaled = values
         if self.normalize_q:
@@ -234,7 +235,7 @@ class FlowQModule(AgentModule):
         self.actor = self.build_actor(NoisePolicy)
 
     def act(self, obs: Tensor, noise: Tensor | None, action_mask: Tensor | None = None) -> Tensor:
-        """Return points in [-1, 1].
+        """Return the student's points; see `AgentModule.act`.
 
         Args:
             obs: Normalised observations, (1, B, O).
@@ -244,4 +245,4 @@ class FlowQModule(AgentModule):
         if noise is None:
             noise = torch.randn(obs.shape[1], self.action_dim, device=obs.device)
         actions: Tensor = self.actor(append_identity(obs, self.identity[None]), noise[None])
-        return actions.clamp(-1, 1)
+        return actions if self.is_discrete else actions.clamp(-1, 1)

@@ -101,7 +101,7 @@ class AgentModule(TorchRLModule):
         return teams
 
     def act(self, obs: Tensor, noise: Tensor | None, action_mask: Tensor | None = None) -> Tensor:
-        """Return points in [-1, 1] for normalised observations.
+        """Return points for normalised observations: in [-1, 1] but for discrete actions.
 
         Args:
             obs: (1, B, O).

@@ -1,6 +1,6 @@
 """Discrete actions as points of the action box: 1 where chosen and -1 elsewhere.
 
-A policy answers with a point in [-1, 1]^A; the action is the largest feature that is legal.
+A policy answers with a point near that box; the action is the largest feature that is legal.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def value_of_choice(values: Tensor, actions: Tensor, action_mask: Tensor | None 
 
     Args:
         values: Of every corner, (..., A).
-        actions: (..., A) in [-1, 1].
+        actions: (..., A), the policy's points.
         action_mask: See `choose`.
     """
     check_same(values=values, actions=actions)

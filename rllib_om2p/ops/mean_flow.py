@@ -136,13 +136,16 @@ def check_finite_difference_step(step: float, dtype: torch.dtype) -> None:
         )
 
 
-def one_step_action(velocity_fn: VelocityFn, noise: Tensor, *, num_steps: int = 1) -> Tensor:
+def one_step_action(
+    velocity_fn: VelocityFn, noise: Tensor, *, num_steps: int = 1, clip: bool = True
+) -> Tensor:
     """Return actions clip(x_0 + u(x_0, 0, 1), -1, 1), or `num_steps` equal jumps from 0 to 1.
 
     Args:
         velocity_fn: u(z, r, t) -> (G, B, A).
         noise: x_0, (G, B, A).
         num_steps: Number of jumps, at least 1.
+        clip: False where the largest feature is the action: clipped features would tie.
 
     Raises:
         ValueError: num_steps is below 1.
@@ -156,10 +159,10 @@ def one_step_action(velocity_fn: VelocityFn, noise: Tensor, *, num_steps: int = 
         r = torch.full_like(noise[..., :1], index / num_steps)
         t = torch.full_like(r, (index + 1) / num_steps)
         x = x + velocity_fn(x, r, t) / num_steps
-    return x.clamp(-1, 1)
+    return x.clamp(-1, 1) if clip else x
 
 
-def end_of_path(velocity_fn: VelocityFn, z: Tensor, r: Tensor) -> Tensor:
+def end_of_path(velocity_fn: VelocityFn, z: Tensor, r: Tensor, *, clip: bool = True) -> Tensor:
     """Return the actions clip(z + (1 - r) u(z, r, 1), -1, 1) to which points of a path jump.
 
     From r = 0, where z is noise, it is `one_step_action`.
@@ -168,11 +171,13 @@ def end_of_path(velocity_fn: VelocityFn, z: Tensor, r: Tensor) -> Tensor:
         velocity_fn: u(z, r, t) -> (G, B, A).
         z: Points on the path, (G, B, A).
         r: Their flow times in [0, 1], (G, B, 1).
+        clip: As in `one_step_action`.
 
     Source: ours, after OM2P eq. 3.
     """
     check_times(z, r=r)
-    return (z + (1 - r) * velocity_fn(z, r, torch.ones_like(r))).clamp(-1, 1)
+    ends = z + (1 - r) * velocity_fn(z, r, torch.ones_like(r))
+    return ends.clamp(-1, 1) if clip else ends
 
 
 def mean_flow_loss(u: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:

@@ -133,6 +133,28 @@ def test_discrete_agents_train_beside_others_and_act_legally(name, tmp_path):
     assert learner.module["crane"].forward_inference({"obs": obs})["actions"].shape == (64, 2)
 
 
+GUIDED_BY_VALUES = ["MACFlow", "MAFQL", "OM2P", "VGM2P"]
+
+
+@pytest.mark.parametrize("name", GUIDED_BY_VALUES)
+def test_discrete_features_that_values_push_far_out_have_no_equals(name, tmp_path):
+    """Of features cut at the box the first would be chosen, whatever the values say."""
+    learner = make_learner(name, str(write_discrete(tmp_path / "set")))
+    networks, batch = learner._networks, learner._sample()
+    with torch.no_grad():
+        for parameter in networks.actors.parameters():
+            parameter.mul_(8.0)
+    (index,) = [i for i, g in enumerate(networks.groups) if "picker_1" in g.agent_ids]
+    group = batch.groups[index]
+    noise = torch.randn(group.actions.shape)
+    for points in (
+        learner.module["picker_1"].act(group.obs[:1], noise[0], group.action_mask[:1]),
+        networks.propose(index, group.obs, noise),
+    ):
+        assert points.amax() > 1
+        assert ((points == points.amax(-1, keepdim=True)).sum(-1) == 1).all()
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in DISCRETE])
 def test_discrete_data_are_refused_by_algorithms_that_act_in_boxes(name, tmp_path):
     with pytest.raises(ValueError, match="acts in boxes only"):

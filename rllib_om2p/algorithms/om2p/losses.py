@@ -203,6 +203,6 @@ class ActorLoss:
             actions = self.networks.propose(index, group.obs, draws.action_noise)
         else:
             z, r, _ = self.matching.points(group.actions, draws.matching)
-            actor = self.networks.actors[index]
-            actions = end_of_path(lambda z, r, t: actor(group.obs, z, r, t), z, r)
+            actor, clip = self.networks.actors[index], not self.networks.groups[index].is_discrete
+            actions = end_of_path(lambda z, r, t: actor(group.obs, z, r, t), z, r, clip=clip)
         return self.networks.judge(index, group.obs, actions, group.action_mask)

@@ -25,12 +25,12 @@ Draw = Callable[[JointBatch, torch.Generator], Any]
 
 
 def to_actions(
-    form: Form, velocity_fn: VelocityFn, noise: Tensor, *, sampling_steps: int = 1
+    form: Form, velocity_fn: VelocityFn, noise: Tensor, *, sampling_steps: int, clip: bool
 ) -> Tensor:
-    """Return the policies' points in [-1, 1], (G, B, A), from noise (G, B, A)."""
+    """Return the policies' points, (G, B, A), from noise (G, B, A); in [-1, 1] if clipped."""
     if form == "released":
-        return released_action(velocity_fn, noise)
-    return one_step_action(velocity_fn, noise, num_steps=sampling_steps)
+        return released_action(velocity_fn, noise, clip=clip)
+    return one_step_action(velocity_fn, noise, num_steps=sampling_steps, clip=clip)
 
 
 class OM2PNetworks(ActorCritic):
@@ -77,13 +77,14 @@ class OM2PNetworks(ActorCritic):
         self.former_critics = copy.deepcopy(former).requires_grad_(False)
 
     def propose(self, group_index: int, obs: Tensor, noise: Tensor) -> Tensor:
-        """Return the policies' points in [-1, 1], (G, B, A), from noise (G, B, A)."""
+        """Return the policies' points, (G, B, A), from noise (G, B, A); see `ActorCritic`."""
         actor = self.actors[group_index]
         return to_actions(
             self.form,
             lambda z, r, t: actor(obs, z, r, t),
             noise,
             sampling_steps=self.sampling_steps,
+            clip=not self.groups[group_index].is_discrete,
         )
 
     def value(self, group_index: int, obs: Tensor) -> Tensor:
@@ -126,7 +127,7 @@ class OM2PModule(AgentModule):
             self.critic = self.build_critic()
 
     def act(self, obs: Tensor, noise: Tensor | None, action_mask: Tensor | None = None) -> Tensor:
-        """Return points in [-1, 1].
+        """Return the policy's points; see `AgentModule.act`.
 
         Args:
             obs: Normalised observations, (1, B, O).
@@ -144,6 +145,7 @@ class OM2PModule(AgentModule):
             lambda z, r, t: self.actor(wide, z, r, t),
             noise,
             sampling_steps=self.model_config["sampling_steps"],
+            clip=not self.is_discrete,
         )
         if num_candidates == 1:
             return actions

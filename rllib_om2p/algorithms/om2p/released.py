@@ -39,12 +39,14 @@ class ReleasedMatching(MeanFlowMatching):
         return actor(obs, z, s, e), conditional_velocity(draws.noise, actions)
 
 
-def released_action(velocity_fn: VelocityFn, noise: Tensor) -> Tensor:
+def released_action(velocity_fn: VelocityFn, noise: Tensor, *, clip: bool = True) -> Tensor:
     """Return actions clip(u(x_0, 0, 1), -1, 1).
 
     Args:
         velocity_fn: u(z, r, t) -> (G, B, A).
         noise: x_0, (G, B, A).
+        clip: As in `one_step_action`.
     """
     zero = torch.zeros_like(noise[..., :1])
-    return velocity_fn(noise, zero, torch.ones_like(zero)).clamp(-1, 1)
+    actions = velocity_fn(noise, zero, torch.ones_like(zero))
+    return actions.clamp(-1, 1) if clip else actions

@@ -50,7 +50,8 @@ class VGM2PNetworks(ActorCritic):
     def propose(self, group_index: int, obs: Tensor, noise: Tensor) -> Tensor:
         """Return the good actions of one jump, (G, B, A), from noise (G, B, A)."""
         actor, labelled = self.actors[group_index], with_good_label(obs)
-        return one_step_action(lambda z, r, t: actor(labelled, z, r, t), noise)
+        clip = not self.groups[group_index].is_discrete
+        return one_step_action(lambda z, r, t: actor(labelled, z, r, t), noise, clip=clip)
 
 
 class VGM2PModule(AgentModule):
@@ -61,7 +62,7 @@ class VGM2PModule(AgentModule):
         self.actor = self.build_actor(VelocityNet, NUM_LABEL_FEATURES)
 
     def act(self, obs: Tensor, noise: Tensor | None, action_mask: Tensor | None = None) -> Tensor:
-        """Return points in [-1, 1].
+        """Return the policy's points; see `AgentModule.act`.
 
         Args:
             obs: Normalised observations, (1, B, O).
@@ -71,4 +72,5 @@ class VGM2PModule(AgentModule):
         if noise is None:
             noise = torch.randn(obs.shape[1], self.action_dim, device=obs.device)
         inputs = append_identity(with_good_label(obs), self.identity[None])
-        return one_step_action(lambda z, r, t: self.actor(inputs, z, r, t), noise[None])
+        clip = not self.is_discrete
+        return one_step_action(lambda z, r, t: self.actor(inputs, z, r, t), noise[None], clip=clip)

@@ -3,11 +3,8 @@
     python examples/your_own_algorithm.py data/simple_spread-medium --out runs/mine
 
 Advantage-weighted cloning (arXiv 2006.09359): imitate the data's actions, the better ones more.
-Critics, targets, stacked networks, loop, checkpoints, evaluation and export are the package's. A
-loss sees all agents of equal shape at once: axes are (agent, batch, feature).
+All else is the package's. A loss sees agents of equal shape at once, as (agent, batch, feature).
 """
-
-from __future__ import annotations
 
 import argparse
 
@@ -50,9 +47,17 @@ class WeightedConfig(DeterministicConfig):
     def build_phases(self, networks, layout):
         """Return the losses in the order of their steps."""
         critic = self.build_critic_loss(networks, layout)
-        actor = WeightedLoss(networks, self.temperature)
         critics = Phase("critic", list(networks.critics), critic.draw, critic)
-        return [critics, self.actor_phase(networks, actor)]
+        return [critics, self.actor_phase(networks, WeightedLoss(networks, self.temperature))]
+
+
+class Weighted(Algorithm):
+    """Names its config, for Tune, which starts from a class."""
+
+    @classmethod
+    def get_default_config(cls):
+        """Return the defaults."""
+        return WeightedConfig(algo_class=cls)
 
 
 def main() -> None:
@@ -61,14 +66,11 @@ def main() -> None:
     parser.add_argument("--out", default="runs/mine")
     parser.add_argument("--updates", type=int, default=1000)
     options = parser.parse_args()
-
-    config = WeightedConfig(algo_class=Algorithm).offline_data(input_=options.dataset)
+    config = Weighted.get_default_config().offline_data(input_=options.dataset)
     config.training(lr=1e-3, actor_hidden=(64, 64), critic_hidden=(64, 64))
     config.training(num_updates_per_iteration=options.updates)
-    config.evaluation(evaluation_interval=1, evaluation_duration=50)
-    algo = config.build_algo()
-    result = algo.train()
-    print(f"team return {result['evaluation']['team_return_mean']:.1f}")
+    algo = config.evaluation(evaluation_interval=1, evaluation_duration=50).build_algo()
+    print(f"team return {algo.train()['evaluation']['team_return_mean']:.1f}")
     print("saved:", algo.save_to_path(options.out))
     algo.stop()
 

@@ -9,10 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from rllib_om2p.core.checkpoint import read_marker
+from rllib_om2p.core.exporting import export_checkpoint
+from rllib_om2p.core.playing import play_checkpoint
 from rllib_om2p.data.reader import OfflineDataset
 from tests.small_data import write_spread
 
@@ -89,7 +92,22 @@ def test_your_own_algorithm(example, spread, tmp_path):
     out = tmp_path / "mine"
     shown = example("your_own_algorithm", spread, "--out", str(out), "--updates", "3")
     assert re.search(r"team return \d+\.\d", shown)
-    assert read_marker(out)
+    policies = export_checkpoint(out, tmp_path / "policies")
+    played = [play_checkpoint(path, num_episodes=1).mean for path in (out, policies)]
+    assert played[0] == played[1]
+
+
+def test_your_own_algorithm_is_built_as_tune_builds_it(spread):
+    names = runpy.run_path(str(EXAMPLES / "your_own_algorithm.py"))
+    cls = names["Weighted"]
+    config = names["WeightedConfig"](algo_class=cls).offline_data(input_=spread)
+    config.training(actor_hidden=(8,), critic_hidden=(8,), num_updates_per_iteration=2)
+    settings = config.to_dict()  # all that a trial is given beside the class
+    assert cls.default_resource_request(settings).required_resources == {"CPU": 1}
+    algo = cls(config=settings)
+    assert np.isfinite(algo.train()["learners"]["agent_0"]["weight"])
+    assert type(algo.config) is names["WeightedConfig"]
+    algo.stop()
 
 
 def test_train_then_evaluate_and_act(example, spread, tmp_path):

@@ -39,8 +39,8 @@ SEARCH_SPACES: Mapping[str, Trials] = {
     "BC-gaussian": _NOTHING,
     "BC-flow": _NOTHING,
     "BC-mean-flow": _NOTHING,
-    # 2.5 for all tasks of TD3+BC, which divides by the mean |Q| of raw rewards. Of centred rewards it
-    # is smaller, so that 2.5 weighs the value more here.
+    # 2.5 for all tasks of TD3+BC, which divides by the mean |Q| of raw rewards. Of centred rewards
+    # that is smaller, so that 2.5 weighs the value more here.
     "MA-TD3+BC": _each("alpha", 2.5, 20.0, 5.0, 10.0),
     "MA-TD3+BC-VDN": _each("alpha", 2.5, 20.0, 5.0, 10.0),
     # 0.5, 1 and 5 by data set in OMAR's code, for raw rewards; 0.1 for their smaller scale here.

@@ -8,13 +8,18 @@ place in ray/rllib.
 from __future__ import annotations
 
 import logging
+import tempfile
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import ray
 from ray.rllib.algorithms.algorithm import Algorithm as RLlibAlgorithm
+from ray.rllib.callbacks.callbacks import RLlibCallback
+from ray.rllib.callbacks.utils import make_callback
 from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_LEARNER_GROUP, COMPONENT_RL_MODULE
+from ray.rllib.utils import force_list
 from ray.rllib.utils.annotations import override
 from ray.rllib.utils.metrics import (
     ENV_RUNNER_RESULTS,
@@ -25,7 +30,7 @@ from ray.rllib.utils.metrics import (
     TIMERS,
 )
 
-from rllib_om2p.core.checkpoint import read_marker, write_whole
+from rllib_om2p.core.checkpoint import locate, read_marker, write_elsewhere, write_whole
 from rllib_om2p.core.config import OfflineConfig, action_space, observation_space
 from rllib_om2p.core.environments import describe_spaces
 from rllib_om2p.core.fqe import FQESettings, fqe_return
@@ -35,6 +40,7 @@ from rllib_om2p.data.schema import team_rewards
 from rllib_om2p.evaluation.scores import References, normalised_score
 
 if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
     from ray.rllib.core.rl_module.rl_module import RLModule
     from ray.rllib.env.env_runner_group import EnvRunnerGroup
 
@@ -46,6 +52,15 @@ FQE_RETURN_LOWER = "fqe_return_lower"
 NORMALIZED_SCORE = "normalized_score"
 
 
+class _TeamReturn(RLlibCallback):  # type: ignore[misc]
+    """Adds the team's return to what `evaluate` returns, before the config's callbacks see it."""
+
+    def on_evaluate_end(
+        self, *, algorithm: Algorithm, evaluation_metrics: dict[str, Any], **kwargs: Any
+    ) -> None:
+        evaluation_metrics.update(algorithm._team_results(evaluation_metrics))
+
+
 class Algorithm(RLlibAlgorithm):
     """Base of the offline multi-agent algorithms.
 
@@ -53,6 +68,7 @@ class Algorithm(RLlibAlgorithm):
     """
 
     config: OfflineConfig
+    callbacks: list[RLlibCallback]
     _held_out: HeldOut | None = None
 
     @classmethod
@@ -87,6 +103,7 @@ class Algorithm(RLlibAlgorithm):
             self.config = self.config.copy(copy_frozen=False)
             self.config.offline_data(share_table=is_trial).freeze()
         super().setup(config)
+        self.callbacks = [_TeamReturn(), *force_list(self.callbacks)]
         if self.eval_env_runner_group is not None:
             self._compare_with_environment()
 
@@ -119,31 +136,55 @@ class Algorithm(RLlibAlgorithm):
 
         RLlib's `episode_return_mean` is the sum over agents. `team_return_mean` follows the
         dataset's convention, and `normalized_score` is 100 (return - random) / (expert - random).
+
+        Raises:
+            ValueError: The config asked for no evaluation, so that there are no env runners.
         """
+        if self.eval_env_runner_group is None:
+            raise ValueError(
+                "evaluate() needs env runners, which are built with the algorithm: set "
+                ".evaluation(evaluation_interval=...) to evaluate while training, or "
+                ".evaluation(evaluation_num_env_runners=1) to do so only when asked."
+            )
         results: dict[str, Any] = super().evaluate(*args, **kwargs)
-        per_agent = results.get(ENV_RUNNER_RESULTS, {}).get("agent_episode_returns_mean")
-        if per_agent:
-            spec = self.config.dataset_spec
-            returns = {a: np.array([per_agent[a]], np.float64) for a in spec.agent_ids}
-            score = team_rewards(spec, returns)
-            results[TEAM_RETURN_MEAN] = float(score[0])
-            for team, members in (self.config.teams or {}).items():
-                own = float(team_rewards(spec, returns, members)[0])
-                results[f"{TEAM_RETURN_MEAN}/{team}"] = own
-            references = References.from_mapping(spec.references)
-            if references is not None:
-                results[NORMALIZED_SCORE] = float(normalised_score(score, references)[0])
         return results
+
+    def _team_results(self, results: dict[str, Any]) -> dict[str, float]:
+        per_agent = results.get(ENV_RUNNER_RESULTS, {}).get("agent_episode_returns_mean")
+        if not per_agent:
+            return {}
+        spec = self.config.dataset_spec
+        returns = {a: np.array([per_agent[a]], np.float64) for a in spec.agent_ids}
+        score = team_rewards(spec, returns)
+        added = {TEAM_RETURN_MEAN: float(score[0])}
+        for team, members in (self.config.teams or {}).items():
+            own = float(team_rewards(spec, returns, members)[0])
+            added[f"{TEAM_RETURN_MEAN}/{team}"] = own
+        references = References.from_mapping(spec.references)
+        if references is not None:
+            added[NORMALIZED_SCORE] = float(normalised_score(score, references)[0])
+        return added
 
     @override(RLlibAlgorithm)
     def evaluate_offline(self) -> dict[str, Any]:
         """Return what critics of held-out episodes expect the team to return; see `core.fqe`."""
+        self._call_back("on_evaluate_offline_start")
         if self._held_out is None:
             _, held_out = self.offline_data.dataset.split(self.config.holdout_fraction)
             self._held_out = HeldOut.of(held_out)
         modules = {agent: self.get_module(agent) for agent in self.config.dataset_spec.agent_ids}
         estimate = fqe_return(modules, self._held_out, FQESettings(**self.config.fqe))
-        return {FQE_RETURN: estimate.mean, FQE_RETURN_LOWER: estimate.lower}
+        results = {FQE_RETURN: estimate.mean, FQE_RETURN_LOWER: estimate.lower}
+        self._call_back("on_evaluate_offline_end", evaluation_metrics=results)
+        return results
+
+    def _call_back(self, name: str, **kwargs: Any) -> None:
+        make_callback(
+            name,
+            callbacks_objects=self.callbacks,
+            callbacks_functions=getattr(self.config, f"callbacks_{name}"),
+            kwargs={"algorithm": self, "metrics_logger": self.metrics, **kwargs},
+        )
 
     @override(RLlibAlgorithm)
     def _run_one_offline_evaluation(self) -> dict[str, Any]:
@@ -186,16 +227,27 @@ class Algorithm(RLlibAlgorithm):
     # --- checkpoints ----------------------------------------------------------------------------
 
     @override(RLlibAlgorithm)
-    def save_to_path(self, path: Any = None, **kwargs: Any) -> str:
+    def save_to_path(
+        self, path: Any = None, *, filesystem: FileSystem | None = None, **kwargs: Any
+    ) -> str:
         """Save a checkpoint; a local `path` never holds a half-written one.
+
+        Args:
+            path: Where; None makes a temporary directory.
+            filesystem: Whose path it is; by default this machine's, or that of a URI.
+            **kwargs: Passed to RLlib.
+
+        Returns:
+            The path in its file system.
 
         Raises:
             RuntimeError: The learners do not hold the same parameters.
         """
         if self.config.num_learners > 1:
             call_learners(self.learner_group, lambda learner: learner.meet_ranks("checkpoint"))
-        if path is None or "://" in str(path) or kwargs.get("filesystem") is not None:
-            return super().save_to_path(path, **kwargs)
+        if path is None:
+            path = Path(tempfile.gettempdir()) / uuid.uuid4().hex
+        filesystem, place = locate(path, filesystem)
         save = super().save_to_path
         spec = self.config.dataset_spec
         marker = {
@@ -206,10 +258,25 @@ class Algorithm(RLlibAlgorithm):
             "ray_version": ray.__version__,
             "training_iteration": self.training_iteration,
         }
-        return str(write_whole(path, lambda place: save(str(place), **kwargs) and None, marker))
+
+        def write(into: Any = place) -> None:
+            save(str(into), filesystem=filesystem, **kwargs)
+
+        if filesystem is None:
+            write_whole(place, write, marker)
+        else:
+            write_elsewhere(filesystem, place, write, marker)
+        return place
 
     @override(RLlibAlgorithm)
-    def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:
+    def restore_from_path(
+        self,
+        path: Any,
+        *args: Any,
+        component: str | None = None,
+        filesystem: FileSystem | None = None,
+        **kwargs: Any,
+    ) -> None:
         """Restore a checkpoint or, with `component=`, a part of one.
 
         RLlib's own method uses the training env runners without asking whether there are any
@@ -218,16 +285,17 @@ class Algorithm(RLlibAlgorithm):
         Raises:
             ValueError: Half-written, of another algorithm, or trained on another dataset.
         """
-        if "://" not in str(path):
-            path = str(Path(path).expanduser().resolve())
-            if kwargs.get("component") is None:
-                marker = read_marker(path)
-                if marker["algorithm"] != type(self).__name__:
-                    raise ValueError(
-                        f"{path!r} is a checkpoint of {marker['algorithm']}, not of "
-                        f"{type(self).__name__}; restore it with {marker['algorithm']}."
-                    )
-        super(RLlibAlgorithm, self).restore_from_path(path, *args, **kwargs)
+        filesystem, place = locate(path, filesystem)
+        if filesystem is None and component is None:
+            marker = read_marker(place)
+            if marker["algorithm"] != type(self).__name__:
+                raise ValueError(
+                    f"{place!r} is a checkpoint of {marker['algorithm']}, not of "
+                    f"{type(self).__name__}; restore it with {marker['algorithm']}."
+                )
+        super(RLlibAlgorithm, self).restore_from_path(
+            place, *args, component=component, filesystem=filesystem, **kwargs
+        )
         self._sync_evaluation_weights()
 
     @override(RLlibAlgorithm)
@@ -245,6 +313,11 @@ class Algorithm(RLlibAlgorithm):
 
     def _sync_evaluation_weights(self) -> None:
         if self.eval_env_runner_group is not None:
+            # Env runners skip weights that are not newer than their own, as after going back to an
+            # earlier checkpoint (env/multi_agent_env_runner.py:771).
+            self.eval_env_runner_group.foreach_env_runner(
+                lambda runner: setattr(runner, "_weights_seq_no", -1)
+            )
             self.eval_env_runner_group.sync_weights(
                 from_worker_or_learner_group=self.learner_group, inference_only=True
             )

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pyarrow.fs import FileSystem, FileType, LocalFileSystem
 from ray.rllib.utils.checkpoints import Checkpointable
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def write_whole(path: str | Path, write: Callable[[Path], None], marker: Mapping
     try:
         building.mkdir()
         write(building)
-        (building / MARKER).write_text(json.dumps(dict(marker), indent=2, sort_keys=True) + "\n")
+        (building / MARKER).write_bytes(_encode(marker))
         _flush(building)
         _put(building, target)
     except OSError as error:
@@ -72,6 +73,42 @@ def write_whole(path: str | Path, write: Callable[[Path], None], marker: Mapping
     return target
 
 
+def write_elsewhere(
+    filesystem: FileSystem, path: str, write: Callable[[], None], marker: Mapping[str, Any]
+) -> None:
+    """Write a checkpoint where directories cannot change places: the marker goes first, comes last.
+
+    Args:
+        filesystem: See `locate`.
+        path: There.
+        write: Writes everything but the marker.
+        marker: What identifies the checkpoint (JSON).
+    """
+    file = f"{path}/{MARKER}"
+    if filesystem.get_file_info(file).type != FileType.NotFound:
+        filesystem.delete_file(file)
+    write()
+    with filesystem.open_output_stream(file) as opened:
+        opened.write(_encode(marker))
+
+
+def locate(
+    path: str | os.PathLike[str], filesystem: FileSystem | None = None
+) -> tuple[FileSystem | None, str]:
+    """Return a file system and the path there; None is this machine's, where it is absolute.
+
+    Args:
+        path: A path, or a URI that pyarrow reads (file://, s3://, gs://).
+        filesystem: Whose path it is; then it is no URI.
+    """
+    place = os.fspath(path)
+    if filesystem is None and "://" in place:
+        filesystem, place = FileSystem.from_uri(place)
+    if filesystem is None or isinstance(filesystem, LocalFileSystem):
+        return None, str(Path(place).expanduser().resolve())
+    return filesystem, place
+
+
 def tidy(path: str | Path) -> None:
     """Put right what a process that was killed while it wrote a checkpoint left at `path`.
 
@@ -81,6 +118,10 @@ def tidy(path: str | Path) -> None:
     _recover(target)
     for left in target.parent.glob(f"{_WRITING.format(glob.escape(target.name))}*"):
         shutil.rmtree(left, ignore_errors=True)
+
+
+def _encode(marker: Mapping[str, Any]) -> bytes:
+    return (json.dumps(dict(marker), indent=2, sort_keys=True) + "\n").encode()
 
 
 def _put(building: Path, target: Path) -> None:
@@ -164,6 +205,7 @@ def read_config(path: str | Path) -> OfflineConfig:
     file = Path(path).expanduser() / Checkpointable.CLASS_AND_CTOR_ARGS_FILE_NAME
     with file.open("rb") as opened:
         built = pickle.load(opened)
-    settings = built["ctor_args_and_kwargs"][0][0]
-    config: OfflineConfig = built["class"].get_default_config().update_from_dict(settings)
-    return config
+    # An algorithm of one's own need not have a class that knows its config.
+    settings = dict(built["ctor_args_and_kwargs"][0][0])
+    config: OfflineConfig = settings.pop("class")(algo_class=built["class"])
+    return config.update_from_dict(settings)

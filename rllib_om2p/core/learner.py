@@ -185,18 +185,25 @@ class OfflineLearner(TorchLearner):
         )
 
     def _bind_modules(self) -> None:
-        for group_index, (group, stacks) in enumerate(
-            zip(self._layout.groups, self._networks.policy_stacks(), strict=True)
-        ):
+        for group, stacks in zip(self._layout.groups, self._networks.policy_stacks(), strict=True):
+            for index, agent_id in enumerate(group.agent_ids):
+                bind_to_stacks(self.module[agent_id].unwrapped(), stacks, index)
+        self._set_constants()
+
+    def _set_constants(self) -> None:
+        """Make the modules see and act in the units of the table's rows."""
+        for group_index, group in enumerate(self._layout.groups):
             mean, std = observation_constants(self._transform, group_index)
             for index, (agent_id, position) in enumerate(
                 zip(group.agent_ids, group.positions, strict=True)
             ):
                 module = self.module[agent_id].unwrapped()
-                bind_to_stacks(module, stacks, index)
                 module.identity.copy_(torch.arange(len(module.identity)) == position)
                 module.obs_mean.copy_(mean[index])
                 module.obs_std.copy_(std[index])
+                if not module.is_discrete:
+                    module.action_low.copy_(torch.tensor(module.action_space.low))
+                    module.action_high.copy_(torch.tensor(module.action_space.high))
 
     def _make_recorded(self) -> RecordedUpdate | None:
         if not self.config.cuda_graph:
@@ -310,6 +317,7 @@ class OfflineLearner(TorchLearner):
         # back to an earlier checkpoint would silently keep the later weights.
         self._weights_seq_no = -1
         super().set_state(state)
+        self._set_constants()
         if training is None:
             return
         self._diverged = None
@@ -332,6 +340,15 @@ class OfflineLearner(TorchLearner):
                 self._world_size,
             )
         self.meet_ranks("restore")
+
+    @override(TorchLearner)
+    def restore_from_path(self, path: Any, **kwargs: Any) -> None:
+        """Restore a checkpoint or a part of one; the constants stay those of this dataset.
+
+        A part such as the modules alone does not pass through `set_state`.
+        """
+        super().restore_from_path(path, **kwargs)
+        self._set_constants()
 
     @override(TorchLearner)
     def shutdown(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,20 +13,26 @@ import numpy as np
 import pytest
 import ray
 import torch
+from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 from ray import tune
 from ray.rllib.core.rl_module.rl_module import RLModule
 from ray.tune.registry import get_trainable_cls
 
 import rllib_om2p
 from rllib_om2p import OM2P, Algorithm, OM2PConfig, envs
+from rllib_om2p.algorithms.om2p.networks import OM2PModule
 from rllib_om2p.core.acting import JointPolicy, load_modules, module_path
-from rllib_om2p.core.checkpoint import MARKER
+from rllib_om2p.core.checkpoint import MARKER, read_config, read_marker
+from rllib_om2p.core.exporting import export_checkpoint
 from rllib_om2p.core.learner import DivergenceError
+from rllib_om2p.core.playing import play_checkpoint
 from rllib_om2p.data.schema import DataError
 from rllib_om2p.envs.worlds import evaluate_team
 from tests.small_data import write_random, write_spread
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+MODULES = "learner_group/learner/rl_module"
 
 
 @pytest.fixture(scope="module")
@@ -176,6 +183,47 @@ def test_remote_evaluation_runner_acts_with_the_trained_weights(spread):
     algo.stop()
 
 
+@pytest.mark.parametrize("num_env_runners", [0, 1])
+def test_evaluation_acts_with_the_earlier_weights_after_going_back(
+    spread, tmp_path, num_env_runners
+):
+    config = make_config(spread).evaluation(
+        evaluation_interval=1, evaluation_duration=1, evaluation_num_env_runners=num_env_runners
+    )
+    algo = config.build_algo()
+    algo.train()
+    expected, path, state = parameters(algo), algo.save_to_path(tmp_path / "one"), algo.get_state()
+
+    def played_with() -> list[torch.Tensor]:
+        agents = algo.config.dataset_spec.agent_ids
+        [found] = algo.eval_env_runner_group.foreach_env_runner(
+            lambda runner: [
+                p.detach().clone() for a in agents for p in runner.module[a].parameters()
+            ],
+            local_env_runner=not num_env_runners,
+        )
+        return found
+
+    for go_back in (
+        lambda: algo.restore_from_path(path),
+        lambda: algo.set_state(state),
+        lambda: algo.restore_from_path(f"{path}/{MODULES}", component=MODULES),
+    ):
+        algo.train()
+        assert not torch.equal(played_with()[0], expected[0])
+        go_back()
+        algo.evaluate()
+        for value, other in zip(played_with(), expected, strict=True):
+            assert torch.equal(value, other)
+    algo.stop()
+
+
+def test_evaluation_that_was_not_asked_for_says_how_to_ask(trained):
+    algo, _ = trained
+    with pytest.raises(ValueError, match=r"evaluation_interval=.*evaluation_num_env_runners="):
+        algo.evaluate()
+
+
 def test_environment_with_other_agents_is_refused_naming_both(tmp_path):
     path = str(write_random(tmp_path / "set"))
     config = make_config(path).environment("mpe/simple_spread")
@@ -218,8 +266,13 @@ def test_restoring_on_another_dataset_is_refused_by_name(trained, tmp_path):
     _, path = trained
     other = str(write_spread(tmp_path / "other", seed=500))
     algo = make_config(other).build_algo()
+    own_mean = algo.get_module("agent_0").obs_mean.clone()
     with pytest.raises(ValueError, match=r"'simple_spread-random-0'.*'simple_spread-random-500'"):
         algo.restore_from_path(path)
+    # What the message advises; the table is normalised by its own dataset's constants.
+    algo.restore_from_path(f"{path}/{MODULES}", component=MODULES)
+    assert_same_parameters(algo, trained[0])
+    assert torch.equal(algo.get_module("agent_0").obs_mean, own_mean)
     algo.stop()
 
 
@@ -240,8 +293,56 @@ def test_half_written_checkpoint_is_refused(trained, tmp_path):
     (tmp_path / "half" / "learner_group").mkdir(parents=True)
     with pytest.raises(ValueError, match="was not written to its end"):
         algo.restore_from_path(tmp_path / "half")
+    with pytest.raises(ValueError, match="was not written to its end"):
+        algo.restore_from_path(f"file://{tmp_path}/half")
     with pytest.raises(ValueError, match="is not a directory"):
         algo.restore_from_path(tmp_path / "absent")
+
+
+def test_checkpoint_is_whole_wherever_it_is_saved(trained, tmp_path, monkeypatch):
+    algo, _ = trained
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    root = tmp_path / "root"
+    root.mkdir()
+    bucket = SubTreeFileSystem(str(root), LocalFileSystem())
+    for path, filesystem, folder in (
+        (None, None, tmp_path),
+        (tmp_path / "one", LocalFileSystem(), tmp_path),
+        (f"file://{tmp_path}/two", None, tmp_path),
+        ("bucket/three", bucket, root),
+    ):
+        saved = algo.save_to_path(path, filesystem=filesystem)
+        algo.restore_from_path(saved, filesystem=filesystem)
+        assert read_marker(folder / saved)["training_iteration"] == 2
+        assert list(load_modules(folder / saved)) == ["agent_0", "agent_1", "agent_2"]
+    algo.restore_from_path(f"file://{tmp_path}/two")
+
+
+class OwnModule(OM2PModule):
+    """A module that is not of the package."""
+
+
+class OwnConfig(OM2PConfig):
+    """A config whose algorithm has no class of its own."""
+
+    def get_default_rl_module_spec(self):
+        spec = super().get_default_rl_module_spec()
+        spec.module_class = OwnModule
+        return spec
+
+
+def test_config_without_an_algorithm_of_its_own_is_read_back(spread, tmp_path):
+    config = OwnConfig(algo_class=Algorithm).offline_data(input_=spread)
+    algo = config.training(actor_hidden=(8,), critic_hidden=(8,)).build_algo()
+    path = algo.save_to_path(tmp_path / "own")
+    algo.stop()
+    found = read_config(path)
+    assert type(found) is OwnConfig
+    assert found.algo_class is Algorithm
+    assert found.actor_hidden == (8,)
+    assert play_checkpoint(path, num_episodes=1).team_returns.shape == (1,)
+    with pytest.raises(ValueError, match="is a OwnModule of .*only the modules of this package"):
+        export_checkpoint(path, tmp_path / "exported")
 
 
 def test_failure_while_saving_leaves_the_previous_checkpoint(trained, tmp_path, monkeypatch):

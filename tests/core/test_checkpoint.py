@@ -11,8 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
-from rllib_om2p.core.checkpoint import MARKER, read_marker, tidy, write_whole
+from rllib_om2p.core.checkpoint import MARKER, read_marker, tidy, write_elsewhere, write_whole
 from rllib_om2p.core.run import Run
 from rllib_om2p.core.run_lock import LOCK
 
@@ -147,6 +148,22 @@ def test_a_killed_first_checkpoint_is_none(tmp_path):
     assert not list(tmp_path.glob(f"*/{MARKER}"))
 
 
+def test_elsewhere_a_checkpoint_has_no_marker_while_it_is_written(tmp_path):
+    bucket = SubTreeFileSystem(str(tmp_path), LocalFileSystem())
+
+    def fail() -> None:
+        assert not (tmp_path / "one" / MARKER).exists()
+        raise OSError("no connection")
+
+    bucket.create_dir("one")
+    write_elsewhere(bucket, "one", lambda: None, {"value": "a"})
+    assert read_marker(tmp_path / "one") == {"value": "a"}
+    with pytest.raises(OSError, match="no connection"):
+        write_elsewhere(bucket, "one", fail, {"value": "b"})
+    with pytest.raises(ValueError, match="not a whole checkpoint"):
+        read_marker(tmp_path / "one")
+
+
 @pytest.fixture
 def other_run(tmp_path):
     """A process that trains into tmp_path/run: its id; it waits until it is killed."""
@@ -166,7 +183,7 @@ def other_run(tmp_path):
 
 
 def test_second_run_into_a_directory_is_refused_naming_the_first(tmp_path, other_run):
-    for resume in (False, True):
+    for resume in (None, tmp_path / "run"):
         with pytest.raises(
             RuntimeError, match=rf"belongs to a run that goes on: process {other_run} on"
         ):

@@ -20,10 +20,12 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(write_random(Path(tmp_path_factory.mktemp("data")) / "set"))
 
 
-def make_learner(dataset: str, *, seed: int = 0, **training: object) -> OfflineLearner:
+def make_learner(
+    dataset: str, *, seed: int = 0, normalize_observations: bool = True, **training: object
+) -> OfflineLearner:
     config = (
         OM2PConfig()
-        .offline_data(input_=dataset)
+        .offline_data(input_=dataset, normalize_observations=normalize_observations)
         .training(actor_hidden=(16,), critic_hidden=(16,), train_batch_size=32, eta=0.3, **training)
         .debugging(seed=seed)
     )
@@ -82,6 +84,34 @@ def test_modules_carry_the_datasets_normalisation(dataset):
     for name, moments in statistics.obs.items():
         np.testing.assert_allclose(learner.module[name].obs_mean, moments.mean, rtol=1e-5)
         np.testing.assert_allclose(learner.module[name].obs_std, moments.std, rtol=1e-5)
+
+
+def test_restored_modules_keep_the_constants_of_this_table(dataset, tmp_path):
+    learner, other = make_learner(dataset), make_learner(dataset, seed=1)
+
+    def constants(learner):
+        modules = ((agent, learner.module[agent].unwrapped()) for agent in learner._agent_ids)
+        return {(a, name): b.clone() for a, m in modules for name, b in m.named_buffers()}
+
+    expected = constants(learner)
+    assert {name for _, name in expected} >= {"obs_mean", "obs_std", "action_low", "action_high"}
+    for agent in other._agent_ids:  # as another dataset would have them
+        for value in other.module[agent].unwrapped().buffers():
+            value.fill_(7.0)
+    path = other.module.save_to_path(tmp_path / "modules")
+    learner.restore_from_path(path, component="rl_module")
+    assert_equal(constants(learner), expected)
+    name = "actor.mlp.weights.0"
+    for agent in other._agent_ids:
+        restored = learner.module[agent].get_state()
+        np.testing.assert_array_equal(restored[name], other.module[agent].get_state()[name])
+
+
+def test_resuming_without_normalisation_changes_the_modules_with_the_table(dataset):
+    raw = make_learner(dataset, normalize_observations=False)
+    raw.set_state(make_learner(dataset).get_state())
+    assert raw.module["walker"].obs_mean.abs().max() == 0
+    assert (raw.module["walker"].obs_std == 1).all()
 
 
 def test_other_seed_gives_other_weights_and_same_seed_the_same(dataset):

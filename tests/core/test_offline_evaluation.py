@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ray.rllib.callbacks.callbacks import RLlibCallback
 
 from rllib_om2p import OfflineDataset, OM2PConfig
 from tests.small_data import write_random, write_spread
@@ -59,6 +60,43 @@ def test_estimate_stands_beside_what_was_played(tmp_path):
     result = algo.train()["evaluation"]
     algo.stop()
     assert {"team_return_mean", "normalized_score", "fqe_return"} <= set(result)
+
+
+class Watching(RLlibCallback):
+    """Notes what evaluations' callbacks are given, and adds to it."""
+
+    def __init__(self) -> None:
+        self.seen: dict[str, set[str]] = {}
+
+    def on_evaluate_offline_start(self, **kwargs):
+        self.seen["start"] = set(kwargs)
+
+    def on_evaluate_offline_end(self, *, evaluation_metrics, **kwargs):
+        self.seen["offline"] = set(evaluation_metrics)
+        evaluation_metrics["mine"] = 1.0
+
+    def on_evaluate_end(self, *, evaluation_metrics, **kwargs):
+        self.seen["played"] = set(evaluation_metrics)
+        evaluation_metrics["mine_too"] = evaluation_metrics["team_return_mean"]
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_callbacks_see_whole_results_and_may_add_to_them(tmp_path):
+    called = []
+    config = make_config(write_spread(tmp_path / "set", num_episodes=20)).callbacks(
+        Watching, on_evaluate_offline_end=lambda **kwargs: called.append(kwargs)
+    )
+    config.evaluation(evaluation_interval=1, evaluation_duration=1)
+    algo = config.evaluation(offline_evaluation_interval=1, fqe=QUICK).build_algo()
+    result = algo.train()["evaluation"]
+    seen = next(c for c in algo.callbacks if isinstance(c, Watching)).seen
+    algo.stop()
+    assert seen["start"] == {"algorithm", "metrics_logger"}
+    assert seen["offline"] == {"fqe_return", "fqe_return_lower"}
+    assert seen["played"] >= {"team_return_mean", "normalized_score"}
+    assert result["mine"] == 1.0
+    assert result["mine_too"] == result["team_return_mean"]
+    assert called[0]["evaluation_metrics"]["mine"] == 1.0
 
 
 @pytest.mark.parametrize(

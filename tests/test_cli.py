@@ -13,11 +13,13 @@ import torch
 from PIL import Image
 
 from rllib_om2p import OM2PConfig
-from rllib_om2p.cli import DIVERGED, USER_ERROR, main
+from rllib_om2p.cli import DIVERGED, USER_ERROR, build_parser, main
+from rllib_om2p.cli.training import _train_config
 from rllib_om2p.core.acting import load_modules
 from rllib_om2p.core.checkpoint import read_marker
 from rllib_om2p.core.settings import apply_settings, parse_settings
 from rllib_om2p.data.reader import OfflineDataset
+from rllib_om2p.envs.prey import own_prey_file
 from tests.small_data import write_random, write_spread
 
 SMALL = ["actor_hidden=16,16", "critic_hidden=16,16", "train_batch_size=64"]
@@ -166,6 +168,48 @@ def test_resuming_an_older_checkpoint_drops_the_lines_after_it(spread, run, tmp_
     assert progress(out)[1]["team_return"] != -1.0
 
 
+def test_resuming_keeps_evaluation_off(spread, tmp_path):
+    out = tmp_path / "run"
+    assert train(spread, out, "--eval-every", "0", updates=5) == 0
+    resume = ["--resume", str(out), "--updates", "10"]
+    assert main(["train", str(spread), "--out", str(out), *resume]) == 0
+    assert [line["team_return"] for line in progress(out)] == [None, None]
+
+
+def test_resuming_into_another_run_is_refused(spread, run, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert train(spread, out, "--eval-every", "0", "--seed", "1", updates=5) == 0
+    before = parameters(out / "checkpoint")
+    message = fails(capsys, ["train", str(spread), "--out", str(out), "--resume", str(run)])
+    assert "holds a run already" in message
+    assert torch.equal(parameters(out / "checkpoint"), before)
+    assert len(progress(out)) == 1
+
+
+def test_prey_is_that_of_the_datasets_environment(tmp_path, capsys):
+    tag = write_random(tmp_path / "tag", env="mpe/simple_tag")
+    absent = ["--prey", str(tmp_path / "absent.pt")]
+    command = ["train", str(tag), "--out", str(tmp_path / "run"), *absent]
+    for env in ([], ["--env", "mpe/simple_tag"]):
+        assert "There is no prey file" in fails(capsys, [*command, *env])
+    message = fails(capsys, [*command, "--env", "mpe/simple_spread"])
+    assert "--prey belongs to the dataset's own environment, 'mpe/simple_tag'" in message
+    nameless = write_random(tmp_path / "set")
+    command = ["train", str(nameless), "--out", str(tmp_path / "run"), *absent]
+    assert "--prey belongs to" in fails(capsys, command)
+
+
+@pytest.mark.parametrize("env", [[], ["--env", "mpe/simple_tag"]])
+def test_prey_plays_in_the_evaluations_of_training(tmp_path, env):
+    tag = write_random(tmp_path / "tag", env="mpe/simple_tag")
+    file = str(own_prey_file("mpe/simple_tag"))
+    command = ["train", str(tag), "--out", str(tmp_path / "run"), "--prey", file, *env]
+    config = _train_config(build_parser().parse_args(command))
+    config.validate()
+    assert (config.env, config.env_config) == ("mpe/simple_tag", {"prey": file})
+    assert config.evaluation_interval == 1
+
+
 def test_divergence_ends_the_run_and_keeps_the_last_checkpoint(spread, tmp_path, capsys):
     out = tmp_path / "run"
     assert train(spread, out, updates=5) == 0
@@ -254,6 +298,39 @@ def test_settings_go_to_the_method_that_knows_them():
         apply_settings(config, {"actor_hiden": (8,)})
     with pytest.raises(ValueError, match="NAME=VALUE"):
         parse_settings(["eta"])
+
+
+@pytest.mark.parametrize(
+    ("pair", "message"),
+    [
+        ("actor_hidden=128", "actor_hidden must be a sequence of whole numbers, got 128; the defa"),
+        ("actor_hidden=64,big", "a sequence of whole numbers, got '64,big'"),
+        ("eta=big", "eta must be a number, got 'big'; the default is 0.1"),
+        ("tau=None", "tau must be a number, got None"),
+        ("lr=None", "lr must be a number or a sequence, got None"),
+        ("num_updates_per_iteration=1e3", "must be a whole number, got 1000.0"),
+        ("torch_compile=yes", "torch_compile must be True or False, got 'yes'"),
+        ("grad_clip=big", "grad_clip must be a number, got 'big'; the default is None"),
+        ("critic_loss=None", r"must be one of \('td', 'expectile'\), got None"),
+        ("teams=a", "teams must be a dictionary, got 'a'"),
+        ("num_learners=two", "num_learners must be a whole number, got 'two'"),
+    ],
+)
+def test_settings_of_another_kind_are_refused_by_name(pair, message):
+    with pytest.raises(ValueError, match=message):
+        apply_settings(OM2PConfig(), parse_settings([pair]))
+
+
+def test_settings_of_the_right_kind_are_taken():
+    pairs = ["lr=(0,1e-3),(100,1e-4)", "eta=1", "actor_hidden=[8]", "advantage_temperature=None"]
+    pairs += ["torch_compile=1", "num_cpus_per_learner=auto", "train_batch_size_per_learner=None"]
+    apply_settings(OM2PConfig(), parse_settings([*pairs, "evaluation_duration=auto"]))
+
+
+def test_a_setting_of_another_kind_ends_with_one_message(spread, tmp_path, capsys):
+    command = ["train", str(spread), "--out", str(tmp_path / "run"), "--set"]
+    for pair in ("num_updates_per_iteration=big", "lr=None"):
+        assert f"{pair.partition('=')[0]} must be " in fails(capsys, [*command, pair])
 
 
 def test_help_answers_without_loading_torch_or_ray():

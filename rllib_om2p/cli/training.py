@@ -62,7 +62,8 @@ def _train(options: argparse.Namespace) -> None:
     if not options.traceback:
         # It logs the remote traceback of an error that reaches us as an exception anyway.
         logging.getLogger("ray.rllib.utils.actor_manager").setLevel(logging.CRITICAL)
-    with Run(options.out, resume=options.resume is not None) as run:
+    resume = checkpoint_path(options.resume) if options.resume else None
+    with Run(options.out, resume=resume) as run:
         finished = _train_into(run, options)
     if not finished:
         print(f"ended by SIGTERM; continue with --resume {shortest(run.checkpoint)}", flush=True)
@@ -135,18 +136,22 @@ def _set_evaluation(config: OfflineConfig, options: argparse.Namespace) -> None:
     from rllib_om2p import envs
     from rllib_om2p.core.environments import dataset_settings, require_environment
 
-    known = config.dataset_spec.env in envs.names()
-    every = options.eval_every
+    spec = config.dataset_spec
+    env, every = options.env or spec.env, options.eval_every
+    if every is None and options.resume:
+        every = config.evaluation_interval or (1 if options.env else 0)
     if every is None:
-        every = config.evaluation_interval if options.resume else None
-    if every is None:
-        every = 1 if options.env or known else 0
+        every = 1 if options.env or spec.env in envs.names() else 0
     if options.env:
         require_environment(options.env)
         config.environment(options.env)
-    elif options.prey:
-        settings = dataset_settings(config.dataset_spec, options.prey)
-        config.environment(config.dataset_spec.env, env_config=settings)
+    if options.prey:
+        if spec.env is None or env != spec.env:
+            raise ValueError(
+                f"--prey belongs to the dataset's own environment, {spec.env!r}; got {env!r}. "
+                "Leave --prey out."
+            )
+        config.environment(env, env_config=dataset_settings(spec, options.prey))
     config.evaluation(evaluation_interval=every or None)
     if options.eval_episodes is not None or not options.resume:
         config.evaluation(evaluation_duration=options.eval_episodes or 20)

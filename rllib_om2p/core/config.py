@@ -6,10 +6,11 @@ it. `validate` opens the dataset and fills RLlib's multi-agent settings from it.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import inspect
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import gymnasium as gym
@@ -17,7 +18,9 @@ import numpy as np
 import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.policy.policy import PolicySpec
+from ray.rllib.policy.sample_batch import DEFAULT_POLICY_ID
 from ray.rllib.utils.annotations import override
+from ray.tune.search.sample import Categorical
 
 from rllib_om2p import envs
 from rllib_om2p.core.agent_groups import make_groups, make_teams
@@ -40,16 +43,59 @@ if TYPE_CHECKING:
 Precision = Literal["float32", "bfloat16"]
 OnCorrupt = Literal["raise", "skip"]
 
+# Settings of RLlib that nothing here reads: where they are set, the attribute, what holds instead.
+_UNUSED = (
+    ("training(minibatch_size=...)", "minibatch_size", "an update's batch is train_batch_size"),
+    ("training(num_epochs=...)", "num_epochs", "num_updates_per_iteration counts the updates"),
+    (
+        "training(shuffle_batch_per_epoch=...)",
+        "shuffle_batch_per_epoch",
+        "every batch is drawn at random",
+    ),
+    ("training(optimizer=...)", "optimizer", "Adam with lr trains every network"),
+    (
+        "training(grad_clip_by=...)",
+        "grad_clip_by",
+        "grad_clip is the largest norm of each agent's whole network, as in 'global_norm'",
+    ),
+    (
+        "rl_module(model_config=...)",
+        "_model_config",
+        "training() sets the networks, as in actor_hidden=(256, 256)",
+    ),
+)
 
-def absolute(input_: str | os.PathLike[str]) -> str:
-    """Return a local path (or glob) as an absolute one; URIs and "" stay as they are."""
-    text = os.fspath(input_)
-    return text if not text or "://" in text else os.path.abspath(os.path.expanduser(text))
+
+def absolute(input_: Any) -> Any:
+    """Return local paths (or globs) as absolute ones; URIs and "" stay as they are.
+
+    So do Tune's searches, but for the paths that tune.choice and tune.grid_search list.
+    """
+    if isinstance(input_, (str, os.PathLike)):
+        text = os.fspath(input_)
+        return text if not text or "://" in text else os.path.abspath(os.path.expanduser(text))
+    if isinstance(input_, (list, tuple)):
+        return [absolute(path) for path in input_]
+    if isinstance(input_, Mapping) and "grid_search" in input_:
+        return {**input_, "grid_search": absolute(input_["grid_search"])}
+    if isinstance(input_, Categorical):
+        choice = copy.copy(input_)
+        choice.categories = absolute(input_.categories)
+        return choice
+    return input_
 
 
 def agent_is_module(agent_id: str, *args: Any, **kwargs: Any) -> str:
     """Map every agent to the RLModule of its own name."""
     return agent_id
+
+
+def answer_for(function: Callable[..., Any], agent_id: str) -> Any:
+    """Return what a function of RLlib's multi_agent() says of an agent, None if it needs more."""
+    try:
+        return function(agent_id, None)
+    except Exception:  # the user's own, which may look at the episode
+        return None
 
 
 def observation_space(spec: DatasetSpec, agent: AgentSpec) -> gym.Space[Any]:
@@ -175,12 +221,14 @@ class OfflineConfig(AlgorithmConfig):
 
         Args:
             input_: A dataset's directory, file, list of files, glob, or a URI that pyarrow or
-                fsspec reads (s3://, gs://, hf://). Local paths are made absolute here: Tune's
-                workers run in other folders.
+                fsspec reads (s3://, gs://, hf://); or Tune's choice among such. Local paths are
+                made absolute here: Tune's workers run in other folders. What tune.sample_from
+                returns must be absolute.
             normalize_observations: Centre and scale observations by the dataset's statistics
                 (default True). The constants are stored in the modules.
             standardize_rewards: Centre and scale rewards by the dataset's statistics, per agent
-                and for the team (default True).
+                and for the team (default True). Where an episode can end for good they are scaled
+                only: against centred rewards an end, worth 0, would count as an average future.
             bootstrap_at_truncation: Whether a time limit lets the value go on (default True).
                 False treats it as the end, as the papers' code for MPE does.
             holdout_fraction: Share of the episodes that is not trained on (default 0), the same
@@ -214,10 +262,7 @@ class OfflineConfig(AlgorithmConfig):
                     "names its file system, as in s3://bucket/data; a Recorder records."
                 )
         if input_ is not NotProvided:
-            if isinstance(input_, (str, os.PathLike)):
-                kwargs["input_"] = absolute(input_)
-            else:
-                kwargs["input_"] = [absolute(path) for path in input_]
+            kwargs["input_"] = absolute(input_)
         super().offline_data(**kwargs)
         self._assign(
             normalize_observations=normalize_observations,
@@ -303,6 +348,12 @@ class OfflineConfig(AlgorithmConfig):
                 "no dataset: set .offline_data(input_=...) to a path or URI of recorded episodes "
                 "(`rllib-om2p make-dataset mpe/simple_spread medium --out DIR` makes one)."
             )
+        if not isinstance(self.input_, (str, os.PathLike, list, tuple)):
+            raise ValueError(
+                f"input_ must be a path or a list of paths, got {self.input_!r}; only tune.Tuner "
+                "draws from a search."
+            )
+        self._check_unused()
         self._check_positive("num_updates_per_iteration", "train_batch_size", "tau")
         self._check_one_of("precision", ("float32", "bfloat16"))
         self._check_one_of("on_corrupt", ("raise", "skip"))
@@ -315,6 +366,7 @@ class OfflineConfig(AlgorithmConfig):
                 f"{self.num_learners}."
             )
         if not self._is_frozen:
+            self._check_policies()
             self._fill_from_dataset()
         super().validate()
 
@@ -362,6 +414,34 @@ class OfflineConfig(AlgorithmConfig):
         if getattr(self, name) not in allowed:
             raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}.")
 
+    def _check_unused(self) -> None:
+        default = AlgorithmConfig()
+        for call, name, instead in _UNUSED:
+            if getattr(self, name) != getattr(default, name):
+                raise ValueError(f"{call} has no effect here: {instead}. Remove it.")
+
+    def _check_policies(self) -> None:
+        agent_ids = self.dataset_spec.agent_ids
+        mapping, trained = self.policy_mapping_fn, self.policies_to_train
+        # Otherwise they are those of _fill_from_dataset.
+        if mapping is not agent_is_module:
+            is_own = mapping is not AlgorithmConfig.DEFAULT_POLICY_MAPPING_FN
+            if set(self.policies) not in ({DEFAULT_POLICY_ID}, set(agent_ids)) or (
+                is_own and any(answer_for(mapping, agent) != agent for agent in agent_ids)
+            ):
+                raise ValueError(
+                    "multi_agent(policies=..., policy_mapping_fn=...) has no effect here: each "
+                    f"agent of the dataset, {list(agent_ids)}, has the policy of its own name; got "
+                    f"policies {sorted(self.policies)}. Remove it."
+                )
+        if callable(trained):
+            trained = [agent for agent in agent_ids if answer_for(trained, agent)]
+        if trained is not None and not set(agent_ids) <= set(trained):
+            raise ValueError(
+                "multi_agent(policies_to_train=...) has no effect here: all agents are trained, "
+                f"{list(agent_ids)}; got {sorted(trained)}. Remove it."
+            )
+
     def _check_offline_evaluation(self) -> None:
         if not 0 <= self.holdout_fraction < 1:
             raise ValueError(f"holdout_fraction must be in [0, 1), got {self.holdout_fraction}.")
@@ -403,8 +483,11 @@ class OfflineConfig(AlgorithmConfig):
             policy_mapping_fn=agent_is_module,
         )
         wants_env = bool(self.evaluation_interval or self.evaluation_num_env_runners)
-        if wants_env and self.env is None and spec.env is not None:
-            self.environment(spec.env, env_config=dataset_settings(spec))
+        if wants_env and spec.env is not None and self.env in (None, spec.env):
+            given = dict(self.get("env_config"))
+            complete = set(spec.env_kwargs) <= set(given)
+            settings = given if complete else dataset_settings(spec) | given
+            self.environment(spec.env, env_config=settings)
         if isinstance(self.env, str) and (wants_env or self.env in envs.names()):
             require_environment(self.env)
         duration = self.evaluation_duration

@@ -1,9 +1,9 @@
 """The learners of an algorithm as a whole: room for all of them, calls to all of them.
 
-Knows RLlib's LearnerGroup, not what learners do. Both fail fast. Ray waits for ever for learners
-that do not fit the cluster; and RLlib waits for every learner's answer (utils/actor_manager.py, ray
-2.60.0), though when one has failed in the middle of an update the others wait for it in a
-collective, half an hour by Ray's default.
+Knows RLlib's LearnerGroup, not what learners do. Both fail fast. Ray waits for ever for learners,
+and evaluation env runners, that do not fit the cluster; and RLlib waits for every learner's answer
+(utils/actor_manager.py, ray 2.60.0), though when one has failed in the middle of an update the
+others wait for it in a collective, half an hour by Ray's default.
 """
 
 from __future__ import annotations
@@ -69,19 +69,35 @@ def call_learners(group: LearnerGroup, function: Callable[[Any], T]) -> list[T]:
 
 
 def require_resources(config: OfflineConfig) -> None:
-    """Check that the cluster has room for the learners; Tune's trials have reserved theirs.
+    """Check that the cluster has room for learners and evaluation env runners together.
+
+    Tune's trials have reserved theirs.
 
     Raises:
         RuntimeError: It has not; names the resource, what is needed and what is free.
     """
-    if not config.num_learners or ray.util.get_current_placement_group() is not None:
+    counts = {
+        "learners": config.num_learners,
+        "evaluation env runners": config.evaluation_num_env_runners,
+    }
+    counts = {name: count for name, count in counts.items() if count}
+    if not counts or ray.util.get_current_placement_group() is not None:
         return
     cpus = config.num_cpus_per_learner
-    per_learner = {
-        "CPU": (0 if config.num_gpus_per_learner else 1) if cpus == "auto" else cpus,
-        "GPU": config.num_gpus_per_learner,
+    if cpus == "auto":
+        cpus = 0 if config.num_gpus_per_learner else 1
+    played = config.get_evaluation_config_object()
+    each = {
+        "learners": {"CPU": cpus, "GPU": config.num_gpus_per_learner},
+        "evaluation env runners": {
+            "CPU": played.num_cpus_per_env_runner,
+            "GPU": played.num_gpus_per_env_runner,
+        },
     }
-    needed = {name: amount * config.num_learners for name, amount in per_learner.items()}
+    needed = {
+        resource: sum(count * each[name][resource] for name, count in counts.items())
+        for resource in ("CPU", "GPU")
+    }
     total = ray.cluster_resources()
     could_fit = all(amount <= total.get(name, 0) for name, amount in needed.items())
     deadline = time.monotonic() + (RESOURCE_TIMEOUT_S if could_fit else 0.0)
@@ -94,8 +110,9 @@ def require_resources(config: OfflineConfig) -> None:
             break
         time.sleep(0.2)
     name = lacking[0]
+    who = " and ".join(f"{count} {kind}" for kind, count in counts.items())
     raise RuntimeError(
-        f"{config.num_learners} learners need {needed[name]:g} {name}, but the cluster has "
-        f"{free.get(name, 0):g} free of {total.get(name, 0):g}. Stop what holds them (another "
-        "algorithm: algo.stop()), or use fewer learners."
+        f"{who} need {needed[name]:g} {name}, but the cluster has {free.get(name, 0):g} free of "
+        f"{total.get(name, 0):g}. Stop what holds them (another algorithm: algo.stop()), or use "
+        f"fewer {' or '.join(counts)}."
     )

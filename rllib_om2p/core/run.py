@@ -138,14 +138,15 @@ class Run:
 
     Args:
         directory: Made if missing.
-        resume: Continue what is there.
+        resume: The checkpoint to continue from, if any. A directory that holds one is continued
+            from its own only; one whose checkpoint is gone, or a new one, from any.
 
     Raises:
         RuntimeError: Another process trains into the directory.
-        ValueError: The directory holds a run already and `resume` is False.
+        ValueError: The directory holds a run that `resume` does not continue.
     """
 
-    def __init__(self, directory: str | Path, *, resume: bool = False) -> None:
+    def __init__(self, directory: str | Path, *, resume: str | Path | None = None) -> None:
         self.directory = Path(directory).expanduser().resolve()
         self.checkpoint = self.directory / CHECKPOINT
         self._progress = self.directory / PROGRESS
@@ -153,7 +154,7 @@ class Run:
         self.directory.mkdir(parents=True, exist_ok=True)
         self._lock = RunLock(self.directory)
         tidy(self.checkpoint)
-        if not resume and (self.checkpoint.exists() or self._progress.exists()):
+        if not self._continues(resume):
             self.close()
             raise ValueError(
                 f"{str(directory)!r} holds a run already; choose another directory, or continue "
@@ -215,6 +216,13 @@ class Run:
         finally:
             writer.close()
         return True
+
+    def _continues(self, resume: str | Path | None) -> bool:
+        """Return whether what is there goes on, or nothing is."""
+        if resume is None:
+            return not self.checkpoint.exists() and not self._progress.exists()
+        start = Path(resume).expanduser().resolve()
+        return not self.checkpoint.exists() or self.directory in (start, start.parent)
 
     def _iterate(
         self,

@@ -8,8 +8,10 @@ from __future__ import annotations
 import ast
 import difflib
 import inspect
+import numbers
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from types import NoneType, SimpleNamespace, UnionType
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 if TYPE_CHECKING:
     from rllib_om2p.core.config import OfflineConfig
@@ -18,6 +20,18 @@ if TYPE_CHECKING:
 HYPERPARAMETERS = ("training", "offline_data")
 _ALL = (*HYPERPARAMETERS, "learners", "evaluation")
 _NO_SETTINGS = ("self", "kwargs", "input_")
+
+_UNIONS: tuple[Any, ...] = (Union, UnionType)
+_NUMBERS: dict[Any, Any] = {int: numbers.Integral, float: numbers.Real}
+_SEQUENCES = (Sequence, list, tuple)
+_WORDS: dict[Any, str] = {
+    bool: "True or False",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    dict: "a dictionary",
+    Mapping: "a dictionary",
+}
 
 
 def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
@@ -55,7 +69,7 @@ def apply_settings(config: OfflineConfig, settings: Mapping[str, Any]) -> None:
     """Give each setting to the method of the config that knows it.
 
     Raises:
-        ValueError: No method knows a setting; the text lists near ones.
+        ValueError: No method knows a setting, or it is of another kind; the text says what is.
     """
     homes = setting_methods(config, _ALL)
     for name, value in settings.items():
@@ -64,4 +78,67 @@ def apply_settings(config: OfflineConfig, settings: Mapping[str, Any]) -> None:
             kind = type(config).__name__
             suggestion = f"did you mean {' or '.join(near)}?" if near else f"see help({kind})."
             raise ValueError(f"{kind} knows no {name!r}; {suggestion}")
+        _check_kind(config, homes[name], name, value)
         getattr(config, homes[name])(**{name: value})
+
+
+def _check_kind(config: OfflineConfig, method: str, name: str, value: Any) -> None:
+    hint = _hint(config, method, name)
+    default = vars(type(config)()).get(name)
+    # Every hint allows None, as RLlib's do; it has a meaning where it is the default.
+    if not _is_kind(value, hint) or (value is None and default is not None):
+        raise ValueError(
+            f"{name} must be {_in_words(hint)}, got {value!r}; the default is {default!r}."
+        )
+
+
+def _hint(config: OfflineConfig, method: str, name: str) -> Any:
+    """Return the type of a method's parameter, Any if that cannot be read."""
+    for cls in type(config).__mro__:
+        function = vars(cls).get(method)
+        if function is None or name not in inspect.signature(function).parameters:
+            continue
+        hint = inspect.signature(function).parameters[name].annotation
+        if hint is inspect.Parameter.empty:
+            return Any
+        try:
+            own = SimpleNamespace(__annotations__={name: hint})
+            return get_type_hints(own, function.__globals__)[name]
+        except NameError:  # imported for type checkers only
+            return Any
+    return Any
+
+
+def _is_kind(value: Any, hint: Any) -> bool:
+    kind = get_origin(hint) or hint
+    if kind in _UNIONS:
+        return any(_is_kind(value, option) for option in get_args(hint))
+    if kind is NoneType:
+        return value is None
+    if kind is bool:
+        return isinstance(value, int) and value in (0, 1)
+    if kind in _NUMBERS:
+        return isinstance(value, _NUMBERS[kind]) and not isinstance(value, bool)
+    if kind is str:
+        return isinstance(value, str)
+    if kind in _SEQUENCES:
+        options = get_args(hint) or (Any,)
+        return isinstance(value, (list, tuple)) and all(
+            any(_is_kind(item, option) for option in options) for item in value
+        )
+    if kind in (dict, Mapping):
+        return isinstance(value, Mapping)
+    return True
+
+
+def _in_words(hint: Any) -> str:
+    kind, options = get_origin(hint) or hint, get_args(hint)
+    if kind in _UNIONS:
+        words = [_in_words(option) for option in options if option is not NoneType]
+        return " or ".join(dict.fromkeys(words))
+    if kind is Literal:
+        return f"one of {options}"
+    if kind in _SEQUENCES:
+        items = [_WORDS[option].removeprefix("a ") for option in options if option in _WORDS]
+        return f"a sequence of {items[0]}s" if items else "a sequence"
+    return _WORDS.get(kind, str(kind))

@@ -170,6 +170,19 @@ def test_a_rank_that_cannot_be_built_stops_the_others(tmp_path):
         make_config(path).learners(num_learners=2).build_algo()
 
 
+def test_evaluation_runners_that_do_not_fit_beside_the_learners_fail_at_once(dataset):
+    config = make_config(dataset).evaluation(evaluation_interval=1, evaluation_num_env_runners=9)
+    with pytest.raises(RuntimeError, match=r"9 evaluation env runners need 9 CPU.*or use fewer"):
+        config.build_algo()
+    config.evaluation(evaluation_num_env_runners=3).learners(num_learners=2)
+    both = r"2 learners and 3 evaluation env runners need 5 CPU.*free of 4"
+    with pytest.raises(RuntimeError, match=both):
+        config.build_algo()
+    config.learners(num_learners=0).env_runners(num_gpus_per_env_runner=33)
+    with pytest.raises(RuntimeError, match=r"3 evaluation env runners need 99 GPU"):
+        config.build_algo()
+
+
 def test_learners_ask_ray_for_their_gpus(dataset):
     config = make_config(dataset).learners(num_learners=2, num_gpus_per_learner=1)
     with pytest.raises(RuntimeError, match="2 learners need 2 GPU, but the cluster has 0 free"):

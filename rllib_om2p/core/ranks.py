@@ -109,7 +109,8 @@ def require_resources(config: OfflineConfig) -> None:
         if time.monotonic() > deadline:
             break
         time.sleep(0.2)
-    name = lacking[0]
+    # Rather what will never be there than what is in use just now.
+    name = max(lacking, key=lambda resource: needed[resource] > total.get(resource, 0))
     who = " and ".join(f"{count} {kind}" for kind, count in counts.items())
     raise RuntimeError(
         f"{who} need {needed[name]:g} {name}, but the cluster has {free.get(name, 0):g} free of "

@@ -51,9 +51,9 @@ def test_film_shows_every_state_of_every_episode(runner):
 def test_film_of_a_long_episode_skips_steps_but_not_the_last(runner, monkeypatch):
     monkeypatch.setattr(playing, "MAX_FRAMES", 10)
     modules = {agent: runner.module[agent] for agent in envs.info(NAME).agent_ids}
-    film = render_episodes(modules, NAME, [5], max_cycles=20)
-    assert film.steps == [0, 3, 6, 9, 12, 15, 18, 20]
-    assert len(film.frames) == len(film.returns) == 8
+    film = render_episodes(modules, NAME, [5], max_cycles=22)
+    assert film.steps == [0, 3, 6, 9, 12, 15, 18, 21, 22]
+    assert len(film.frames) == len(film.returns) == 9
 
 
 class Lottery(MultiAgentEnv):

@@ -72,6 +72,15 @@ def failing(function: Callable[..., None], after: int, error: BaseException) -> 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 
 
+def write_and_leave(directory, spec, episodes, patch, fault) -> None:
+    """Write whole episodes and leave while a function of os fails: (its name, after how many)."""
+    name, after, error = fault
+    with DatasetWriter(directory, spec, **SIZES, resume=True) as writer:
+        for episode in episodes:
+            writer.write_episode(episode)
+        patch.setattr(os, name, failing(getattr(os, name), after, error))
+
+
 # On leaving, os.fsync is called for two parts with their journals, the card, the directory before
 # the card is moved and after it; os.replace for two journals, three parts and the card.
 @pytest.mark.parametrize("error", [FULL, KeyboardInterrupt()])
@@ -85,15 +94,8 @@ def test_a_failure_on_leaving_keeps_the_whole_files(
     _, expected = broken
     directory = tmp_path / "leaving"
 
-    def leave() -> None:
-        with DatasetWriter(directory, spec, **SIZES, resume=True) as writer:
-            for episode in episodes:
-                writer.write_episode(episode)
-            monkeypatch.setattr(os, name, failing(getattr(os, name), after, error))
-
-    with pytest.raises(type(error)):
-        leave()
-    monkeypatch.undo()
+    with pytest.raises(type(error)), monkeypatch.context() as patch:
+        write_and_leave(directory, spec, episodes, patch, (name, after, error))
     with pytest.raises(DataError, match="half-written"):
         OfflineDataset.open(str(directory))
     assert go_on(directory, spec, episodes) > 0
@@ -107,14 +109,8 @@ def test_a_failure_after_the_card_is_in_place_leaves_the_dataset_alone(
     _, expected = broken
     directory = tmp_path / "leaving"
 
-    def leave() -> None:
-        with DatasetWriter(directory, spec, **SIZES, resume=True) as writer:
-            for episode in episodes:
-                writer.write_episode(episode)
-            monkeypatch.setattr(os, "fsync", failing(os.fsync, 6, FULL))
-
-    with pytest.raises(OSError, match="No space"):
-        leave()
+    with pytest.raises(OSError, match="No space"), monkeypatch.context() as patch:
+        write_and_leave(directory, spec, episodes, patch, ("fsync", 6, FULL))
     assert contents(directory) == expected
     assert not (directory / WRITING_NAME).exists()
 

@@ -169,7 +169,7 @@ class CellTrial(tune.Trainable):
         if self._run is not None:
             self._run.stop()
             self._run = None
-            gc.collect()  # RLlib's algorithms hold themselves, with their table, in a cycle
+            gc.collect()  # RLlib's learners hold themselves, with their table, in a cycle
 
 
 class _StopAtDeadline(Stopper):

@@ -155,8 +155,11 @@ class FlowQNetworks(ActorCritic):
     @override(ActorCritic)
     def propose(self, group_index: int, obs: Tensor, noise: Tensor) -> Tensor:
         """Return the students' points, (G, B, A), from noise (G, B, A); see `ActorCritic`."""
-        actions: Tensor = self.actors[group_index](obs, noise)
-        return actions if self.groups[group_index].is_discrete else actions.clamp(-1, 1)
+        return self.clipped(group_index, self.actors[group_index](obs, noise))
+
+    def clipped(self, group_index: int, points: Tensor) -> Tensor:
+        """Return a group's points in the box, (G, B, A); of discrete actions as they are."""
+        return points if self.groups[group_index].is_discrete else points.clamp(-1, 1)
 
 
 class FlowQDraws(NamedTuple):
@@ -213,7 +216,7 @@ class FlowQLoss:
                 wanted = self.flow.sample(nets.flows[index], group.obs, drawn.noise)
             actions = nets.actors[index](group.obs, drawn.noise)
             distances.append(mean_square(actions, wanted, group.alive))
-            judged = actions if nets.groups[index].is_discrete else actions.clamp(-1, 1)
+            judged = nets.clipped(index, actions)
             q_values.append(nets.judge(index, group.obs, judged, group.action_mask))
         flow_loss, distance, values = map(torch.cat, (flow_losses, distances, q_values))
         scaled = values

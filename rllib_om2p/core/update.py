@@ -180,9 +180,9 @@ class Update:
 def _own_code(loss: Any) -> Any:
     """Return a loss as a function whose code is no other's.
 
-    PyTorch keeps what it compiled with the code, at most eight times, for as long as the code
-    lives. All learners of a process, one after the other in Tune, would share the class's: the
-    ninth would fail, and none would free its networks.
+    PyTorch keeps what it compiled with a function's code, for eight different settings at most.
+    Losses are called through one function of its own, so that all learners of a process, one after
+    the other in Tune, would share the eight: the ninth would fail.
     """
 
     def call(batch: JointBatch, draws: Any) -> Any:

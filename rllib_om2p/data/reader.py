@@ -10,6 +10,7 @@ Axes: R rows, C packed columns, T acting steps, E episodes.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import hashlib
 import logging
 import sys
@@ -360,10 +361,14 @@ def _united_spec(files: Sequence[OpenFile]) -> DatasetSpec:
 
 
 def _fingerprint(files: Sequence[OpenFile]) -> str:
-    """Return a hash of what the files hold, wherever they lie and whatever they are called."""
+    """Return a hash of what the files hold, wherever they lie and whatever they are called.
+
+    Versions of packages say where the rows come from, not what they are: rows that another version
+    makes alike are the same data.
+    """
     digest = hashlib.sha256()
     for file in files:
-        digest.update(file.spec.to_json().encode())
+        digest.update(dataclasses.replace(file.spec, package_versions={}).to_json().encode())
         digest.update(file.content.encode())
     return digest.hexdigest()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 
 import fsspec
@@ -301,6 +302,12 @@ def test_fingerprint_follows_the_content_and_not_the_place(write, spec, episodes
     other = write(spec, episodes, "other")
     episodes[0].rewards["agent_2"][0] -= 1
     assert OfflineDataset.open(str(other)).fingerprint != fingerprint
+
+
+def test_fingerprint_does_not_follow_the_versions_of_packages(write, spec, episodes):
+    older = dataclasses.replace(spec, package_versions={"numpy": "1.0"})
+    paths = [write(older, episodes, "older"), write(spec, episodes, "newer")]
+    assert len({OfflineDataset.open(str(path)).fingerprint for path in paths}) == 1
 
 
 def test_datasets_of_the_same_agents_open_together(write, spec, episodes, make_episode):

@@ -47,6 +47,7 @@ class Cell:
         curve_seed: As in the suite.
         gpus: As the suite's `gpus_per_cell`.
         fresh_process: As in the suite.
+        torch_compile: As in the suite.
         keep_actions: Whether samples of the policy's actions are kept beside the result.
     """
 
@@ -68,6 +69,7 @@ class Cell:
     curve_seed: int
     gpus: float
     fresh_process: bool
+    torch_compile: bool
     keep_actions: bool
 
     @property
@@ -77,7 +79,7 @@ class Cell:
 
     def identity(self) -> dict[str, Any]:
         """Return what another result must agree with to be this cell's, as JSON reads it back."""
-        left_out = ("input_", "gpus", "fresh_process", "keep_actions")
+        left_out = ("input_", "gpus", "fresh_process", "torch_compile", "keep_actions")
         values = {name: value for name, value in asdict(self).items() if name not in left_out}
         plain: dict[str, Any] = json.loads(json.dumps(values))
         return plain
@@ -189,6 +191,7 @@ def make_cells(
             curve_seed=suite.curve_seed,
             gpus=suite.gpus_per_cell,
             fresh_process=suite.fresh_process,
+            torch_compile=suite.torch_compile,
             keep_actions=seed == suite.seeds[0],
         )
         for seed in choice.seeds(suite)

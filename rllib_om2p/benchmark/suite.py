@@ -75,6 +75,8 @@ class Suite:
         gpus_per_cell: What one training run takes of a GPU; 0 trains on one CPU core.
         fresh_process: Every run in a process of its own, so that its memory is its own; costs
             some seconds each.
+        torch_compile: Compile the losses. That changes rounding and time but not what is learnt, so
+            it is no part of what a run is: results made with and without it stand side by side.
     """
 
     name: str
@@ -89,6 +91,7 @@ class Suite:
     curve_seed: int = 2_000_000
     gpus_per_cell: float = 0.0
     fresh_process: bool = False
+    torch_compile: bool = False
 
     def __post_init__(self) -> None:
         names = [method.name for method in self.methods]

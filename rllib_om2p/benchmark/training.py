@@ -216,6 +216,7 @@ class CellRun:
 def make_config(cell: Cell) -> OfflineConfig:
     """Return the config of a cell."""
     config = ALGORITHMS[cell.algorithm][1]()
+    config.training(torch_compile=cell.torch_compile)
     apply_settings(config, cell.settings)
     config.training(num_updates_per_iteration=cell.num_updates // cell.num_points)
     config.offline_data(input_=cell.input_)

@@ -32,10 +32,14 @@ class Cost(NamedTuple):
 
 
 def cost(runs: Sequence[Run]) -> Cost | None:
-    """Return what runs took, None if none of them measured it."""
+    """Return what runs took, None if none of them measured it.
+
+    Where only some were compiled, those count: half of two kinds is neither.
+    """
     timed = [run.record for run in runs if "updates_per_second" in run.record]
     if not timed:
         return None
+    timed = [record for record in timed if _is_compiled(record)] or timed
     return Cost(
         updates_per_second=float(np.median([record["updates_per_second"] for record in timed])),
         milliseconds=_median(timed, _update_ms),
@@ -90,6 +94,10 @@ def _update_ms(record: Mapping[str, Any]) -> float:
     """Return what an update takes; other processes slow a clock, but not a processor's."""
     clock = "wall" if record["memory_mib"]["gpu_peak"] else "processor"
     return float(record["update_ms"][clock])
+
+
+def _is_compiled(record: Mapping[str, Any]) -> bool:
+    return bool(record.get("hyperparameters", {}).get("torch_compile"))
 
 
 def _is_own_memory(record: Mapping[str, Any]) -> bool:

@@ -128,6 +128,14 @@ def test_cells_with_results_are_done(data, tmp_path):
     assert missing(found, tmp_path) == [found[0], *found[2:]]
 
 
+def test_compiled_results_count_beside_others(data, tmp_path):
+    (old, *_) = cells(data)
+    write_result(tmp_path, old)
+    (compiled, *_) = cells(data, make_suite(torch_compile=True))
+    assert (old.torch_compile, compiled.torch_compile) == (False, True)
+    assert missing([compiled], tmp_path) == []
+
+
 def test_result_of_other_settings_or_data_is_refused(data, tmp_path):
     (old, *_) = cells(data)
     write_result(tmp_path, old)

@@ -87,6 +87,11 @@ def test_the_same_run_is_taken_over_with_its_makers_provenance(make, made):
     assert samples.read_bytes() == (made / "mpe-simple_spread-medium-A-0.npz").read_bytes()
 
 
+def test_a_compiled_run_is_the_same_run(make, made):
+    cells = make("b", {"eta": 0.5}, torch_compile=True)
+    assert take_over(cells, made.parent / "b") == cells
+
+
 @pytest.mark.parametrize(
     ("settings", "changes"),
     [

@@ -233,6 +233,16 @@ def test_unequal_footing_is_said(tmp_path: Path, fields, message):
     assert found == f"{SPREAD}/medium: runs with {message}"
 
 
+def test_costs_of_compiled_runs_are_not_mixed_with_others(tmp_path):
+    for seed, milliseconds in enumerate((10.0, 10.0, 4.0)):
+        compiled = {"torch_compile": milliseconds == 4.0}
+        times = {"wall": milliseconds, "processor": milliseconds}
+        write_run(tmp_path, "A", seed, 150.0, update_ms=times, hyperparameters=compiled)
+    table = cost_table(load_comparison(tmp_path), SPREAD)
+    assert table is not None
+    assert table.rows[0][table.header.index("ms per update")] == "4.00"
+
+
 def test_older_records_without_costs_are_read(tmp_path):
     file = write_run(tmp_path, "A", 0, 150.0)
     record = json.loads(file.read_text())

@@ -28,6 +28,7 @@ def _suite(name: str, title: str, methods: Sequence[Method]) -> Suite:
         num_updates=NUM_UPDATES,
         num_points=4,
         settings=cpu_settings(WIDTH, NUM_UPDATES),
+        torch_compile=True,
     )
 
 

@@ -26,6 +26,7 @@ def cpu() -> Suite:
         num_updates=NUM_UPDATES,
         num_points=4,
         settings=cpu_settings(WIDTH, NUM_UPDATES),
+        torch_compile=True,
     )
 
 
@@ -57,6 +58,7 @@ def discrete() -> Suite:
         num_updates=NUM_UPDATES,
         num_points=1,
         settings=cpu_settings(WIDTH, NUM_UPDATES),
+        torch_compile=True,
     )
 
 
@@ -82,6 +84,7 @@ def paper() -> Suite:
             "lr": 3e-4,
         },
         gpus_per_cell=0.25,
+        torch_compile=True,
     )
 
 
@@ -121,4 +124,5 @@ def search() -> Suite:
         num_points=1,
         settings=cpu_settings(WIDTH, NUM_UPDATES),
         first_seed=3_000_000,
+        torch_compile=True,
     )

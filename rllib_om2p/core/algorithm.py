@@ -30,7 +30,13 @@ from ray.rllib.utils.metrics import (
     TIMERS,
 )
 
-from rllib_om2p.core.checkpoint import locate, read_marker, write_elsewhere, write_whole
+from rllib_om2p.core.checkpoint import (
+    locate,
+    read_marker,
+    require_dataset,
+    write_elsewhere,
+    write_whole,
+)
 from rllib_om2p.core.config import OfflineConfig, action_space, observation_space
 from rllib_om2p.core.environments import describe_spaces
 from rllib_om2p.core.fqe import FQESettings, fqe_return
@@ -293,6 +299,8 @@ class Algorithm(RLlibAlgorithm):
                     f"{place!r} is a checkpoint of {marker['algorithm']}, not of "
                     f"{type(self).__name__}; restore it with {marker['algorithm']}."
                 )
+            # The learners ask too, but only after RLlib has put the weights into their modules.
+            require_dataset(self.offline_data.dataset, marker, self.config.input_)
         super(RLlibAlgorithm, self).restore_from_path(
             place, *args, component=component, filesystem=filesystem, **kwargs
         )

@@ -23,6 +23,7 @@ from ray.rllib.utils.checkpoints import Checkpointable
 
 if TYPE_CHECKING:
     from rllib_om2p.core.config import OfflineConfig
+    from rllib_om2p.data.reader import OfflineDataset
 
 logger = logging.getLogger(__name__)
 
@@ -191,6 +192,28 @@ def read_marker(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"{str(path)!r} is not a whole checkpoint: {MARKER} is missing; {reason}.")
     content: dict[str, Any] = json.loads(marker.read_text())
     return content
+
+
+def require_dataset(dataset: OfflineDataset, saved: Mapping[str, Any], input_: Any) -> None:
+    """Check that a checkpoint's run goes on with the data that it began with.
+
+    Args:
+        dataset: What it would go on with.
+        saved: The checkpoint's marker, or another mapping with its dataset's id and fingerprint.
+        input_: Where `dataset` lies, for the text.
+
+    Raises:
+        ValueError: It was trained on another dataset.
+    """
+    if saved["dataset_fingerprint"] == dataset.fingerprint:
+        return
+    raise ValueError(
+        f"the checkpoint was trained on dataset {saved['dataset_id']!r} (fingerprint "
+        f"{saved['dataset_fingerprint'][:12]}), but {input_!r} holds "
+        f"{dataset.spec.dataset_id!r} ({dataset.fingerprint[:12]}). Point "
+        "offline_data(input_=...) to the original dataset to resume; to fine-tune on another "
+        "one, restore the component learner_group/learner/rl_module alone."
+    )
 
 
 def read_config(path: str | Path) -> OfflineConfig:

@@ -32,6 +32,7 @@ from ray.rllib.utils.metrics import (
 from torch import Tensor
 
 from rllib_om2p.core.agent_groups import JointBatch, RowLayout
+from rllib_om2p.core.checkpoint import require_dataset
 from rllib_om2p.core.history import Divergence, History
 from rllib_om2p.core.phases import Networks, Phase
 from rllib_om2p.core.recorded_update import CudaGraphRecorder, RecordedUpdate
@@ -312,7 +313,7 @@ class OfflineLearner(TorchLearner):
         """Restore everything; the next updates are those that the saved run would have made."""
         training = state.get(TRAINING_STATE)
         if training is not None:
-            self._refuse_other_dataset(training)
+            require_dataset(self._dataset, training, self.config.input_)
         # RLlib skips weights that are not newer than its own (core/learner/learner.py:1302): going
         # back to an earlier checkpoint would silently keep the later weights.
         self._weights_seq_no = -1
@@ -356,17 +357,6 @@ class OfflineLearner(TorchLearner):
         if hasattr(self, "_table"):
             self._table.close()
         super().shutdown()
-
-    def _refuse_other_dataset(self, training: dict[str, Any]) -> None:
-        if training["dataset_fingerprint"] == self._dataset.fingerprint:
-            return
-        raise ValueError(
-            f"the checkpoint was trained on dataset {training['dataset_id']!r} (fingerprint "
-            f"{training['dataset_fingerprint'][:12]}), but {self.config.input_!r} holds "
-            f"{self._dataset.spec.dataset_id!r} ({self._dataset.fingerprint[:12]}). Point "
-            "offline_data(input_=...) to the original dataset to resume; to fine-tune on another "
-            "one, restore the component learner_group/learner/rl_module alone."
-        )
 
     def meet_ranks(self, when: str) -> None:
         """Check that no rank diverged and all hold the same parameters; learn each one's state.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
@@ -267,8 +268,11 @@ def test_restoring_on_another_dataset_is_refused_by_name(trained, tmp_path):
     other = str(write_spread(tmp_path / "other", seed=500))
     algo = make_config(other).build_algo()
     own_mean = algo.get_module("agent_0").obs_mean.clone()
+    before = copy.deepcopy(algo.get_module("agent_0").state_dict())
     with pytest.raises(ValueError, match=r"'simple_spread-random-0'.*'simple_spread-random-500'"):
         algo.restore_from_path(path)
+    for name, value in algo.get_module("agent_0").state_dict().items():
+        assert torch.equal(value, before[name]), f"{name} was changed by what was refused"
     # What the message advises; the table is normalised by its own dataset's constants.
     algo.restore_from_path(f"{path}/{MODULES}", component=MODULES)
     assert_same_parameters(algo, trained[0])

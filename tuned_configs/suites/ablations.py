@@ -73,10 +73,14 @@ def eta() -> Suite:
 
 
 def omega() -> Suite:
-    """Return VGM2P over the strength of its guidance."""
+    """Return VGM2P over the strength of its guidance, and that of good actions only (ours)."""
     methods = [
         Method(f"omega={value:g}", "VGM2P", {"omega": value})
         for value in (1.0, 2.0, 3.0, 5.0, 10.0, 20.0)
+    ]
+    methods += [
+        Method(f"good-only={value:g}", "VGM2P", {"omega": value, "guide_others": False})
+        for value in (3.0, 10.0, 20.0)
     ]
     return _suite("ablation-omega", "VGM2P: strength of the guidance", methods)
 

@@ -38,7 +38,7 @@ def choose(folder: Path) -> dict[str, Any]:
             means = [own[0].mean for own in runs]
             best = max(range(len(means)), key=means.__getitem__)
             chosen.setdefault(member.name, {})[runs[0][0].quality] = {
-                "settings": dict(member.candidates[best]),
+                "settings": json.loads(json.dumps(member.candidates[best])),
                 "means": [round(mean, 2) for mean in means],
             }
     facts = [run.record["provenance"] for run in found.runs]

@@ -30,7 +30,7 @@ _RUN = (
     "first_seed",
     "curve_seed",
 )
-# Without effect on what is learnt: one is settled when the algorithm is built, one changes rounding.
+# Without effect on what is learnt: settled when the algorithm is built, and other rounding.
 _WITHOUT_EFFECT = ("share_table", "torch_compile")
 
 

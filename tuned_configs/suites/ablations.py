@@ -40,13 +40,13 @@ def _om2p(name: str, **settings: object) -> Method:
 
 
 def losses() -> Suite:
-    """Return OM2P with both of its losses and with each alone (OM2P figure 2)."""
+    """Return OM2P with both of its losses and with each alone (OM2P figure 4)."""
     methods = [_om2p("OM2P"), _om2p("BC-only", eta=0.0), _om2p("Q-only", bc_weight=0.0)]
     return _suite("ablation-losses", "OM2P: matching and value, and each alone", methods)
 
 
 def times() -> Suite:
-    """Return OM2P with several distributions of flow times (OM2P figure 3)."""
+    """Return OM2P with several distributions of flow times (OM2P figures 2 and 4)."""
     methods = [
         _om2p("beta-0.5-1", xi=(-0.5, 0.0, 0.0, 0.0)),
         _om2p("uniform", xi=(0.0, 0.0, 0.0, 0.0)),
@@ -57,14 +57,14 @@ def times() -> Suite:
 
 
 def derivative() -> Suite:
-    """Return OM2P with each derivative in its matching target (OM2P figure 4)."""
+    """Return OM2P with each derivative in its matching target (OM2P figure 2)."""
     kinds = ("none", "finite_difference", "tangent")
     methods = [_om2p(kind, derivative=kind) for kind in kinds]
     return _suite("ablation-derivative", "OM2P: the derivative in the matching target", methods)
 
 
 def eta() -> Suite:
-    """Return OM2P over the weight of its value, the same for every quality."""
+    """Return OM2P over the weight of its value, the same for every quality (OM2P figure 3)."""
     methods = [
         Method(f"eta={value:g}", "OM2P", {"critic": "own", "eta": value})
         for value in (0.0, 0.03, 0.1, 0.3, 1.0, 3.0)

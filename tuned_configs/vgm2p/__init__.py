@@ -1,1 +1,0 @@
-"""VGM2P's tuned configs, one suite of environments per module."""

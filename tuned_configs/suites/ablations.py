@@ -73,7 +73,7 @@ def eta() -> Suite:
 
 
 def omega() -> Suite:
-    """Return VGM2P over the strength of its guidance, and that of good actions only (ours)."""
+    """Return VGM2P over the strength of its guidance (VGM2P figure 3), and our two other forms."""
     methods = [
         Method(f"omega={value:g}", "VGM2P", {"omega": value})
         for value in (1.0, 2.0, 3.0, 5.0, 10.0, 20.0)
@@ -81,6 +81,10 @@ def omega() -> Suite:
     methods += [
         Method(f"good-only={value:g}", "VGM2P", {"omega": value, "guide_others": False})
         for value in (3.0, 10.0, 20.0)
+    ]
+    methods += [
+        Method(f"label-dropout={value:g}", "VGM2P", {"omega": value, "guidance": "label_dropout"})
+        for value in (1.0, 3.0)
     ]
     return _suite("ablation-omega", "VGM2P: strength of the guidance", methods)
 

@@ -292,8 +292,8 @@ class Algorithm(RLlibAlgorithm):
             ValueError: Half-written, of another algorithm, or trained on another dataset.
         """
         filesystem, place = locate(path, filesystem)
-        if filesystem is None and component is None:
-            marker = read_marker(place)
+        if component is None:
+            marker = read_marker(place, filesystem)
             if marker["algorithm"] != type(self).__name__:
                 raise ValueError(
                     f"{place!r} is a checkpoint of {marker['algorithm']}, not of "

@@ -171,26 +171,36 @@ def _flush(directory: Path) -> None:
             os.close(descriptor)
 
 
-def read_marker(path: str | Path) -> dict[str, Any]:
+def read_marker(path: str | Path, filesystem: FileSystem | None = None) -> dict[str, Any]:
     """Return a checkpoint's marker.
+
+    Args:
+        path: The checkpoint.
+        filesystem: Whose path it is, where that is not this machine's; see `locate`.
 
     Raises:
         ValueError: The path is no checkpoint of this package, or a half-written one.
     """
-    directory = Path(path).expanduser()
-    _recover(directory)
-    if not directory.is_dir():
+    place, files = str(path), filesystem or LocalFileSystem()
+    if filesystem is None:
+        place = str(Path(path).expanduser())
+        _recover(Path(place))
+
+    def kind(name: str) -> FileType:
+        return files.get_file_info(f"{place}/{name}").type
+
+    if files.get_file_info(place).type != FileType.Directory:
         raise ValueError(f"{str(path)!r} is not a directory; expected an algorithm's checkpoint.")
-    marker = directory / MARKER
-    if not marker.is_file():
-        half = (directory / "learner_group").exists() or (directory / "metadata.json").exists()
+    if kind(MARKER) != FileType.File:
+        half = any(kind(name) != FileType.NotFound for name in ("learner_group", "metadata.json"))
         reason = (
             "it was not written to its end; use the checkpoint before it"
             if half
             else "expected a directory written by Algorithm.save_to_path"
         )
         raise ValueError(f"{str(path)!r} is not a whole checkpoint: {MARKER} is missing; {reason}.")
-    content: dict[str, Any] = json.loads(marker.read_text())
+    with files.open_input_stream(f"{place}/{MARKER}") as opened:
+        content: dict[str, Any] = json.loads(opened.read())
     return content
 
 

@@ -269,8 +269,10 @@ def test_restoring_on_another_dataset_is_refused_by_name(trained, tmp_path):
     algo = make_config(other).build_algo()
     own_mean = algo.get_module("agent_0").obs_mean.clone()
     before = copy.deepcopy(algo.get_module("agent_0").state_dict())
-    with pytest.raises(ValueError, match=r"'simple_spread-random-0'.*'simple_spread-random-500'"):
-        algo.restore_from_path(path)
+    root = SubTreeFileSystem(str(Path(path).parent), LocalFileSystem())
+    for place, filesystem in ((path, None), (Path(path).name, root)):
+        with pytest.raises(ValueError, match=r"'simple_spread-random-0'.*'simple_spread-random-5"):
+            algo.restore_from_path(place, filesystem=filesystem)
     for name, value in algo.get_module("agent_0").state_dict().items():
         assert torch.equal(value, before[name]), f"{name} was changed by what was refused"
     # What the message advises; the table is normalised by its own dataset's constants.
@@ -299,6 +301,9 @@ def test_half_written_checkpoint_is_refused(trained, tmp_path):
         algo.restore_from_path(tmp_path / "half")
     with pytest.raises(ValueError, match="was not written to its end"):
         algo.restore_from_path(f"file://{tmp_path}/half")
+    bucket = SubTreeFileSystem(str(tmp_path), LocalFileSystem())
+    with pytest.raises(ValueError, match="was not written to its end"):
+        algo.restore_from_path("half", filesystem=bucket)
     with pytest.raises(ValueError, match="is not a directory"):
         algo.restore_from_path(tmp_path / "absent")
 

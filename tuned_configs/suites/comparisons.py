@@ -43,14 +43,13 @@ def cpu_128() -> Suite:
 
 def discrete() -> Suite:
     """Return methods that choose among discrete actions, as chosen for Cooperative Navigation."""
-    names = ("BC", "BC-mean-flow", "MA-FQL-VDN", "VGM2P", "OM2P", "OM2P-weighted-VDN")
-    methods, (vgm2p,) = chosen_methods(names), chosen_methods(["VGM2P"])
+    names = "BC BC-mean-flow MA-FQL-VDN VGM2P VGM2P-good-only OM2P OM2P-weighted-VDN".split()
     qualities = ("medium", "medium-expert", "expert")
     navigation = [f"{quality}-discrete" for quality in qualities]
     return Suite(
         name="discrete",
         title="discrete actions, 2 x 64 networks, 4000 updates",
-        methods=[_with_discrete(method) for method in (*methods, _good_only(vgm2p))],
+        methods=[_with_discrete(method) for method in chosen_methods(names)],
         tasks=(
             Task(SPREAD.env, navigation, 500, 0, SPREAD.settings),
             Task("lbf/Foraging-8x8-3p-2f", qualities, 200, 0, SPREAD.settings),
@@ -61,12 +60,6 @@ def discrete() -> Suite:
         settings=cpu_settings(WIDTH, NUM_UPDATES),
         torch_compile=True,
     )
-
-
-def _good_only(method: Method) -> Method:
-    """Return VGM2P without guidance of the actions that are not good, under which it diverges."""
-    settings = {**method.settings, "guide_others": False}
-    return replace(method, name=f"{method.name}-good-only", settings=settings)
 
 
 def _with_discrete(method: Method) -> Method:

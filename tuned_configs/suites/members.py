@@ -55,6 +55,7 @@ MEMBERS = (
     Member("MA-SfBC", "MASfBC", _FEW_CANDIDATES),
     Member("MAC-Flow", "MACFlow", {}),
     Member("VGM2P", "VGM2P", {}),
+    Member("VGM2P-good-only", "VGM2P", {"guide_others": False}),
     Member("OM2P", "OM2P", {"critic": "own"}),
     Member("OM2P-VDN", "OM2P", {"critic": "vdn"}),
     Member("OM2P-path", "OM2P", {"critic": "own", "value_from": "path"}),

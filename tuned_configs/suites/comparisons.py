@@ -13,6 +13,15 @@ WIDTH = 64
 
 # Of the suite "cpu", trained again in larger networks.
 BEST = ("MA-TD3+BC-VDN", "MA-FQL-VDN", "OM2P", "OM2P-weighted-VDN")
+DISCRETE = (
+    "BC",
+    "BC-mean-flow",
+    "MA-FQL-VDN",
+    "VGM2P",
+    "VGM2P-good-only",
+    "OM2P",
+    "OM2P-weighted-VDN",
+)
 
 
 def cpu() -> Suite:
@@ -43,13 +52,12 @@ def cpu_128() -> Suite:
 
 def discrete() -> Suite:
     """Return methods that choose among discrete actions, as chosen for Cooperative Navigation."""
-    names = "BC BC-mean-flow MA-FQL-VDN VGM2P VGM2P-good-only OM2P OM2P-weighted-VDN".split()
     qualities = ("medium", "medium-expert", "expert")
     navigation = [f"{quality}-discrete" for quality in qualities]
     return Suite(
         name="discrete",
         title="discrete actions, 2 x 64 networks, 4000 updates",
-        methods=[_with_discrete(method) for method in chosen_methods(names)],
+        methods=[_with_discrete(method) for method in chosen_methods(DISCRETE)],
         tasks=(
             Task(SPREAD.env, navigation, 500, 0, SPREAD.settings),
             Task("lbf/Foraging-8x8-3p-2f", qualities, 200, 0, SPREAD.settings),

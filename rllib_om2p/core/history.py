@@ -15,6 +15,9 @@ from torch import Tensor
 from rllib_om2p.core.phases import Phase
 
 TEAM = "team"
+# A mean loss beyond it is finite, and no policy comes of it.
+RUNAWAY = 1e12
+_REMEDY = "Lower the weight of the value (eta; omega for VGM2P) or lr, set grad_clip"
 
 
 class Divergence(NamedTuple):
@@ -76,8 +79,8 @@ class History:
             update,
             order,
             f"the {phase_name} loss of {who} became non-finite at update {update}. Training has "
-            "stopped and these weights will not be saved; the last checkpoint is intact. Lower "
-            "eta or lr, set grad_clip, or check the dataset with `rllib-om2p audit`.",
+            "stopped and these weights will not be saved; the last checkpoint is intact. "
+            f"{_REMEDY}, or check the dataset with `rllib-om2p audit`.",
         )
 
     def means(self) -> Iterator[tuple[str | None, str, float]]:
@@ -93,3 +96,17 @@ class History:
                 names = [None] if column.ndim == 1 else self._agent_ids
                 for name, mean in zip(names, means, strict=True):
                     yield name, key, mean
+
+
+def runaway(agent_id: str | None, name: str, mean: float) -> str | None:
+    """Return what to say of a mean that is finite but beyond reason; None if it is not.
+
+    Args:
+        agent_id: None for the team.
+        name: Of the number; only losses count.
+        mean: As `History.means` has it.
+    """
+    if not name.endswith("_loss") or abs(mean) <= RUNAWAY:
+        return None
+    who = "the team" if agent_id is None else f"agent {agent_id!r}"
+    return f"the {name.removesuffix('_loss')} loss of {who} has grown to {mean:.0e}. {_REMEDY}."

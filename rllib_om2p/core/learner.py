@@ -33,7 +33,7 @@ from torch import Tensor
 
 from rllib_om2p.core.agent_groups import JointBatch, RowLayout
 from rllib_om2p.core.checkpoint import require_dataset
-from rllib_om2p.core.history import Divergence, History
+from rllib_om2p.core.history import Divergence, History, runaway
 from rllib_om2p.core.phases import Networks, Phase
 from rllib_om2p.core.recorded_update import CudaGraphRecorder, RecordedUpdate
 from rllib_om2p.core.rl_module import bind_to_stacks
@@ -69,6 +69,7 @@ class OfflineLearner(TorchLearner):
         self._world_size = max(1, config.num_learners)
         self._num_updates = 0
         self._diverged: Divergence | None = None
+        self._warned = False
         self._dataset = OfflineDataset.open(config.input_)
         self._layout = RowLayout.of(self._dataset.spec, config.teams)
         self._transform = fit_transform(
@@ -271,6 +272,10 @@ class OfflineLearner(TorchLearner):
     def _log(self, history: History, num_updates: int, seconds: float) -> None:
         for agent_id, key, mean in history.means():
             self.metrics.log_value((agent_id or ALL_MODULES, key), mean, window=1)
+            found = None if self._warned else runaway(agent_id, key, mean)
+            if found:
+                self._warned = True
+                logger.warning("training diverges: %s", found)
         steps = num_updates * self._batch_size
         self.metrics.log_value((ALL_MODULES, NUM_ENV_STEPS_TRAINED), steps, reduce="sum")
         self.metrics.log_value(

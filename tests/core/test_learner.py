@@ -132,6 +132,18 @@ def test_non_finite_loss_stops_naming_update_phase_and_agent_and_saves_nothing(d
         learner.get_state()
 
 
+def test_a_loss_that_runs_away_is_warned_of_once_and_training_goes_on(dataset, caplog):
+    learner = make_learner(dataset)
+    learner.update(num_updates=2)
+    assert "diverges" not in caplog.text
+    learner._table._rows *= 1e10
+    for _ in range(2):
+        learner.update(num_updates=2)
+    assert caplog.text.count("training diverges: the critic loss of agent 'walker'") == 1
+    assert "omega for VGM2P" in caplog.text
+    assert learner.get_state()
+
+
 def test_batch_larger_than_the_table_is_refused(dataset):
     config = OM2PConfig().offline_data(input_=dataset).training(train_batch_size=401)
     config.validate()

@@ -15,12 +15,13 @@ from typing import Any
 
 import torch
 
+from rllib_om2p import OM2PConfig
 from rllib_om2p.core.acting import JointPolicy
 from rllib_om2p.core.learner import OfflineLearner
 from rllib_om2p.envs.worlds import evaluate_team
 from rllib_om2p.evaluation.provenance import provenance
 from rllib_om2p.ops.mean_flow import conditional_velocity, interpolate, mean_flow_target
-from tuned_configs.om2p import mpe
+from tuned_configs.suites.footing import SPREAD, cpu_settings
 
 JUMPS = ((0.0, 0.0), (0.0, 0.5), (0.0, 1.0), (0.5, 1.0), (0.9, 1.0))
 DISTRIBUTIONS = {
@@ -67,8 +68,8 @@ def main() -> None:
     print("| flow times | return | " + " | ".join(f"error at {j}" for j in JUMPS) + " |")
     print("|---|---:|" + "---:|" * len(JUMPS))
     for name, xi in DISTRIBUTIONS.items():
-        config = mpe.cpu(arguments.updates)
-        config.training(eta=arguments.eta, critic="vdn", xi=xi)
+        config = OM2PConfig().training(**cpu_settings(128, arguments.updates, lr=1e-3))
+        config.training(**SPREAD.settings, eta=arguments.eta, critic="vdn", xi=xi)
         config.offline_data(input_=arguments.data).debugging(seed=arguments.seed)
         config.validate()
         learner = config.build_learner()

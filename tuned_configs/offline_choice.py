@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from scipy.stats import spearmanr
 
-from rllib_om2p import OfflineDataset
+from rllib_om2p import OfflineDataset, OM2PConfig
 from rllib_om2p.core.acting import JointPolicy, load_modules
 from rllib_om2p.core.exporting import agent_policy
 from rllib_om2p.core.fqe import Estimate, fqe_return
@@ -31,9 +31,9 @@ from rllib_om2p.core.held_out import HeldOut
 from rllib_om2p.envs.worlds import evaluate_team
 from rllib_om2p.evaluation.provenance import provenance
 from rllib_om2p.export.folder import TeamPolicy, read_team, write_team
-from tuned_configs.om2p import mpe
+from tuned_configs.suites.footing import SPREAD, cpu_settings
 
-ENV = "mpe/simple_spread"
+ENV = SPREAD.env
 ETAS = (0.0, 0.1, 0.3, 1.0, 3.0)
 STOPS = (300, 2000)
 HOLDOUT_FRACTION = 0.1
@@ -42,7 +42,8 @@ FIRST_SEED, NUM_EPISODES = 2_000_000, 500
 
 def train(data: Path, eta: float, seed: int, work: Path) -> None:
     """Train one run and leave an exported team, with its played return, at every stop."""
-    config = mpe.cpu(STOPS[-1]).training(eta=eta).debugging(seed=seed)
+    config = OM2PConfig().training(**cpu_settings(128, STOPS[-1], lr=1e-3), **SPREAD.settings)
+    config.training(eta=eta).debugging(seed=seed)
     config.offline_data(input_=str(data), holdout_fraction=HOLDOUT_FRACTION)
     config.validate()
     learner, spec = config.build_learner(), config.dataset_spec

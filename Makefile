@@ -12,11 +12,12 @@ WORKERS ?= 2
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check setup format benchmark
+.PHONY: help demo test test-slow check setup format benchmark
 
 help:
 	@echo "make demo       make a dataset, train OM2P on it, evaluate, write demo/report.md"
 	@echo "make test       lint, types, import layers and tests"
+	@echo "make test-slow  the tests that take longer than about 10 seconds each (25 minutes)"
 	@echo "make check      lint, types and import layers only"
 	@echo "make format     let ruff format and fix what it can"
 	@echo "make benchmark  speed and memory, on an otherwise idle machine"
@@ -28,6 +29,9 @@ demo: $(READY)
 test: check
 	@echo "== tests"
 	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(WORKERS) --dist loadfile $(ARGS)
+
+test-slow: $(READY)
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -m slow $(ARGS)
 
 check: $(READY)
 	@echo "== ruff"

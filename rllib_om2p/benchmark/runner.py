@@ -79,10 +79,8 @@ def run_cells(
     deadline = time.time() + 60.0 * max_minutes if max_minutes is not None else float("inf")
     progress = _Progress(len(cells), deadline, report)
     folder.mkdir(parents=True, exist_ok=True)
-    os.environ.update(_QUIET_TUNE)
-    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # our lines name what failed
     scratch = folder.resolve() / ".tune"
-    with _locked(folder):
+    with _locked(folder), _quiet_tune():
         try:
             shutil.rmtree(scratch, ignore_errors=True)  # of a run that was killed
             _tuner(cells, folder, facts, workers, progress, str(scratch)).fit()
@@ -228,6 +226,24 @@ class _Reporter(Callback):
             f"[{ended}/{progress.total}] {cell.dataset} {cell.method} seed {cell.seed}: {text} "
             f"({seconds:.0f} s; about {rest / 60:.0f} min to go)"
         )
+
+
+@contextmanager
+def _quiet_tune() -> Iterator[None]:
+    """Keep Tune's logs and words out of a benchmark, and leave those of later runs as they were."""
+    logger = logging.getLogger("ray.tune.tune")
+    level, before = logger.level, {name: os.environ.get(name) for name in _QUIET_TUNE}
+    logger.setLevel(logging.CRITICAL)  # our lines name what failed
+    os.environ.update(_QUIET_TUNE)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 @contextmanager

@@ -54,7 +54,10 @@ def results(place: Path, pattern: str = "*-medium-*.json") -> dict[str, int]:
 @pytest.mark.usefixtures("ray_cluster")
 @pytest.mark.timeout(240)
 def test_chosen_part_of_a_suite_is_run_and_reported(place, capsys):
+    before = dict(os.environ)
     assert main([*command(place), "--only", "A", "--seeds", "0"]) == 0
+    changed = {name for name, value in os.environ.items() if before.get(name) != value}
+    assert not {name for name in changed if "TUNE" in name or "AIR" in name}
     shown = capsys.readouterr().out
     assert "0 of 1 runs are done" in shown
     assert "[1/1] mpe/simple_spread/medium A seed 0: return " in shown

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import resource
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from rllib_om2p.benchmark.memory import peak_mib, reset_peaks
 from tests.benchmarks.problem import Batch, Draws, Sizes, draw, make_batch
 
 Update = Callable[[Batch, Draws], object]
@@ -106,8 +106,10 @@ def _report_peak(build: Callable[[], Update], sizes: Sizes, num_updates: int, qu
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(0)
     torch.ones(8, 8) @ torch.ones(8, 8)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Not getrusage: its peak is at least that of the process that started this one.
+    reset_peaks()
+    before = peak_mib()
     update, batch = build(), make_batch(sizes, generator)
     for _ in range(num_updates):
         update(batch, draw(sizes, generator))
-    queue.put((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    queue.put(peak_mib() - before)

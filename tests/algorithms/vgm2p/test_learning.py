@@ -89,4 +89,4 @@ def test_guiding_the_others_can_diverge(tmp_path):
     for agent, with_others, without in zip(AGENTS, losses[True], losses[False], strict=True):
         assert with_others > 100 * without
         near_better = mode_shares(sample(learner, agent))[0 if BETTER_MODE[agent] > 0 else 1]
-        assert near_better > 0.9
+        assert near_better > 0.85

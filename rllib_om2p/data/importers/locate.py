@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from rllib_om2p.data.files import local_uri_path
 from rllib_om2p.data.importers.recording import Progress
+from rllib_om2p.data.lock import FileLock, HeldError
 from rllib_om2p.data.schema import DataError
 
 COPY_NAME = ".source"
@@ -30,7 +33,8 @@ def local_copy(path: str, out: Path, progress: Progress) -> Path:
         progress: Receives a line per copied file.
 
     Raises:
-        DataError: Nothing is there, a package is missing or the place cannot be reached.
+        DataError: Nothing is there, a package is missing, the place cannot be reached, or another
+            process copies to the same place.
     """
     scheme, separator, rest = path.partition("://")
     if not separator or scheme in ("file", "local"):
@@ -45,8 +49,10 @@ def local_copy(path: str, out: Path, progress: Progress) -> Path:
         files = sorted(filesystem.find(root))
         if not files:
             raise DataError(f"{path} does not exist or is empty; check it, and the credentials.")
-        for number, file in enumerate(files, start=1):
-            _fetch(filesystem, file, _target(file, root, out), progress, f"{number}/{len(files)}")
+        with _alone(out, path):
+            for number, file in enumerate(files, start=1):
+                target = _target(file, root, out)
+                _fetch(filesystem, file, target, progress, f"{number}/{len(files)}")
     except DataError:
         raise
     except Exception as error:  # Every file system has errors of its own.
@@ -62,6 +68,21 @@ def local_copy(path: str, out: Path, progress: Progress) -> Path:
 def remove_copy(out: Path) -> None:
     """Remove what was copied, now that the dataset is whole."""
     shutil.rmtree(out / COPY_NAME, ignore_errors=True)
+
+
+@contextmanager
+def _alone(out: Path, path: str) -> Iterator[None]:
+    """Keep a second import from writing the same files."""
+    folder = out / COPY_NAME
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = FileLock(folder / ".lock")
+    except HeldError as error:
+        raise DataError(f"{error} copies {path} to {out} already; wait for it.") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _filesystem(path: str, scheme: str) -> tuple[Any, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -174,6 +175,25 @@ def test_copy_from_a_uri_is_imported_and_removed(tmp_path):
         assert_equal(episode, team)
     assert found.spec.quality == "medium"
     assert not (tmp_path / "out" / COPY_NAME).exists()
+
+
+def test_a_second_copy_to_the_same_place_is_refused_naming_the_first(tmp_path):
+    import fsspec
+
+    folder = write_omar(tmp_path / "set", make_teams([5, 5]))
+    fsspec.filesystem("memory").put(str(folder), "/sets/twice/medium", recursive=True)
+    out, refused = tmp_path / "out", []
+
+    def copy_again(line: str) -> None:
+        if line.startswith("copying") and not refused:
+            with pytest.raises(DataError, match=rf"process {os.getpid()} on .* copies .*wait"):
+                import_dataset("omar", "memory://sets/twice/medium", out=out)
+            refused.append(line)
+
+    import_dataset("omar", "memory://sets/twice/medium", out=out, progress=copy_again)
+    assert refused
+    assert OfflineDataset.open(str(out)).num_episodes == 2
+    assert not (out / COPY_NAME).exists()
 
 
 def test_file_uris_are_imported_from_where_they_are(tmp_path):

@@ -72,7 +72,7 @@ SEARCH_SPACES: Mapping[str, Trials] = {
     "MAC-Flow": _each("alpha", 0.1, 0.3, 1.0, 3.0),
     # The paper's grid is 3, 5, 10, 20.
     "VGM2P": _each("omega", 3.0, 10.0, 2.0, 5.0),
-    # It does not diverge; the same grid, and 40 by the rule in place of 3.
+    # The same grid, and 40 by the rule in place of 3.
     "VGM2P-good-only": _each("omega", 10.0, 40.0, 5.0, 20.0),
     "OM2P": _TIMES,
     "OM2P-VDN": _TIMES,

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 _KIB_PER_MIB = 1024
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
@@ -24,11 +22,15 @@ def peak_mib() -> float:
 
 def gpu_peak_mib() -> float:
     """Return the most that torch held on the GPU since `reset_peaks`, in MiB; 0 without one."""
+    import torch  # here, so that measuring a process does not load it
+
     return torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else 0.0
 
 
 def reset_peaks() -> None:
     """Let the peaks count from now."""
+    import torch
+
     _CLEAR_REFS.write_text(_RESET_PEAK)
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()

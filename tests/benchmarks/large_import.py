@@ -35,18 +35,16 @@ ROW_BYTES = 4 * 3 * (18 + 18 + 2 + 1 + 1)
 
 CHILD = """
 import json, resource, sys, time
-from pathlib import Path
+from rllib_om2p.benchmark.memory import peak_mib
 from rllib_om2p.data.importers.stream import import_dataset
 start = time.perf_counter()
 say = lambda line: print(line, file=sys.stderr, flush=True)
 found = import_dataset("omar", sys.argv[1], out=sys.argv[2], progress=say)
 usage = resource.getrusage(resource.RUSAGE_SELF)
-# Not getrusage's peak, which is at least that of the process that started this one.
-(peak,) = [l for l in Path("/proc/self/status").read_text().splitlines() if l.startswith("VmHWM")]
 print(json.dumps({
     "seconds": round(time.perf_counter() - start, 1),
     "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1),
-    "peak_mib": int(peak.split()[1]) // 1024,
+    "peak_mib": int(peak_mib()),
     "episodes": found.statistics.num_episodes,
     "transitions": found.statistics.num_transitions,
     "unique_obs": found.coverage.unique_obs,

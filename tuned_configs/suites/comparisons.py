@@ -13,7 +13,6 @@ WIDTH = 64
 
 # Of the suite "cpu", trained again in larger networks.
 BEST = ("MA-TD3+BC-VDN", "MA-FQL-VDN", "OM2P", "OM2P-weighted-VDN")
-DISCRETE = ("BC", "BC-mean-flow", "MA-FQL-VDN", "VGM2P", "OM2P", "OM2P-weighted-VDN")
 
 
 def cpu() -> Suite:
@@ -44,7 +43,8 @@ def cpu_128() -> Suite:
 
 def discrete() -> Suite:
     """Return methods that choose among discrete actions, as chosen for Cooperative Navigation."""
-    methods, (vgm2p,) = chosen_methods(DISCRETE), chosen_methods(["VGM2P"])
+    names = ("BC", "BC-mean-flow", "MA-FQL-VDN", "VGM2P", "OM2P", "OM2P-weighted-VDN")
+    methods, (vgm2p,) = chosen_methods(names), chosen_methods(["VGM2P"])
     qualities = ("medium", "medium-expert", "expert")
     navigation = [f"{quality}-discrete" for quality in qualities]
     return Suite(

@@ -81,12 +81,13 @@ def test_discrete_agents_choose_the_better_of_the_datas_actions(tmp_path, share_
 def test_guiding_the_others_can_diverge(tmp_path):
     dataset, losses = two_mode_dataset(tmp_path / "modes"), {}
     for guide_others in (True, False):
+        num_updates = 500 if guide_others else 2000  # the first diverges, the second converges
         learner = train_on(
-            dataset, 500, omega=10.0, guide_others=guide_others, actor_hidden=(64, 64, 64)
+            dataset, num_updates, omega=10.0, guide_others=guide_others, actor_hidden=(64, 64, 64)
         )
         metrics = learner.update(num_updates=10)
         losses[guide_others] = [metrics[agent]["actor_loss"].peek() for agent in AGENTS]
     for agent, with_others, without in zip(AGENTS, losses[True], losses[False], strict=True):
         assert with_others > 100 * without
         near_better = mode_shares(sample(learner, agent))[0 if BETTER_MODE[agent] > 0 else 1]
-        assert near_better > 0.85
+        assert near_better > 0.9

@@ -118,12 +118,11 @@ def test_full_disk_leaves_nothing_half_written_and_says_what_to_do(tmp_path):
 
 MEASURED = """
 import sys
-from pathlib import Path
+from rllib_om2p.benchmark.memory import peak_mib
 from rllib_om2p.data.importers.stream import import_dataset
 import_dataset("omar", sys.argv[1], out=sys.argv[2])
 # Not getrusage: its peak is at least that of the process that started this one.
-(peak,) = [l for l in Path("/proc/self/status").read_text().splitlines() if l.startswith("VmHWM")]
-print(int(peak.split()[1]) // 1024)
+print(int(peak_mib()))
 """
 
 

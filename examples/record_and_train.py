@@ -54,8 +54,9 @@ def main() -> None:
     config = (
         OM2PConfig()
         .offline_data(input_=options.out)
-        .training(eta=0.3, critic="vdn", actor_hidden=(128, 128), critic_hidden=(128, 128))
-        .training(lr=1e-3, gamma=0.95, tau=0.01, num_updates_per_iteration=options.updates)
+        .training(critic="vdn", value_from="path", advantage_temperature=0.5, eta=1.0)
+        .training(actor_hidden=(64, 64), critic_hidden=(64, 64), lr=1e-2)
+        .training(gamma=0.95, tau=0.01, num_updates_per_iteration=options.updates)
         .evaluation(evaluation_interval=1, evaluation_duration=20)
         .debugging(seed=0)
     )

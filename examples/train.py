@@ -24,9 +24,10 @@ def main() -> None:
     config = (
         OM2PConfig()
         .offline_data(input_=options.dataset)
-        # A size for a CPU; the paper's networks, which are the default, are 4 x 512.
-        .training(eta=0.3, critic="vdn", actor_hidden=(128, 128), critic_hidden=(128, 128))
-        .training(lr=1e-3, gamma=0.95, tau=0.01, num_updates_per_iteration=options.updates)
+        # A size and a rate for a CPU; the paper's networks, which are the default, are 4 x 512.
+        .training(critic="vdn", value_from="path", advantage_temperature=0.5, eta=1.0)
+        .training(actor_hidden=(64, 64), critic_hidden=(64, 64), lr=1e-2)
+        .training(gamma=0.95, tau=0.01, num_updates_per_iteration=options.updates)
         .evaluation(evaluation_interval=1, evaluation_duration=options.episodes)
         .debugging(seed=0)
     )

@@ -34,7 +34,7 @@ def main() -> None:
         OM2PConfig()
         .offline_data(input_=options.dataset)
         .training(eta=tune.loguniform(0.03, 3.0), xi=tune.choice(FLOW_TIMES))
-        .training(lr=tune.loguniform(3e-4, 3e-3), gamma=0.95, tau=0.01)
+        .training(lr=tune.loguniform(1e-3, 3e-2), gamma=0.95, tau=0.01)
         .training(actor_hidden=(128, 128), critic_hidden=(128, 128))
         .training(num_updates_per_iteration=options.updates)
         .evaluation(evaluation_interval=1, evaluation_duration=options.episodes)

@@ -35,7 +35,7 @@ def main() -> None:
         config = (
             OM2PConfig()
             .offline_data(input_=options.dataset)
-            .training(eta=tune.grid_search(options.etas), lr=1e-3, gamma=0.95, tau=0.01)
+            .training(eta=tune.grid_search(options.etas), lr=1e-2, gamma=0.95, tau=0.01)
             .training(actor_hidden=(128, 128), critic_hidden=(128, 128))
             .training(num_updates_per_iteration=options.updates)
             .debugging(seed=0)

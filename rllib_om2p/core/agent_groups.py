@@ -144,12 +144,10 @@ class JointBatch(NamedTuple):
     Attributes:
         groups: One entry per group.
         team_rewards: Each team's reward by the dataset's convention, standardised likewise, (M, B).
-        team_terminateds: 1 where the episode ended for good for every agent of the team, (M, B).
     """
 
     groups: tuple[GroupBatch, ...]
     team_rewards: Tensor
-    team_terminateds: Tensor
 
     @property
     def alive(self) -> Tensor | None:
@@ -163,8 +161,8 @@ class RowLayout:
     """Where each quantity of a joint transition stands in a row of the table.
 
     A row holds, each ordered by group: observations, masks of legal actions and presence (where the
-    dataset has them), actions, rewards, terminateds; then the teams' rewards and terminateds. The
-    first three are what the next row is read for.
+    dataset has them), actions, rewards, terminateds; then the teams' rewards. The first three are
+    what the next row is read for.
 
     Attributes:
         spec: The dataset's description.
@@ -217,7 +215,6 @@ class RowLayout:
             "reward": self.num_agents,
             "terminated": self.num_agents,
             "team_reward": len(self.teams),
-            "team_terminated": len(self.teams),
         }
         sections, start = {}, 0
         for name, width in widths.items():
@@ -238,7 +235,7 @@ class RowLayout:
     @property
     def width(self) -> int:
         """The number of float32 columns of the table."""
-        return self.sections["team_terminated"].stop
+        return self.sections["team_reward"].stop
 
     def view(self, rows: Tensor, next_observed: Tensor) -> JointBatch:
         """Return the batch that sampled rows mean, as views without copies.
@@ -269,11 +266,7 @@ class RowLayout:
                     next_alive=after.scalars("alive", size) if has_alive else None,
                 )
             )
-        return JointBatch(
-            tuple(groups),
-            now.scalars("team_reward", len(self.teams)),
-            now.scalars("team_terminated", len(self.teams)),
-        )
+        return JointBatch(tuple(groups), now.scalars("team_reward", len(self.teams)))
 
 
 class _Cursor:

@@ -237,9 +237,10 @@ class OfflineConfig(AlgorithmConfig):
                 ones for every seed and algorithm; for `evaluation(offline_evaluation_interval=1)`.
                 They count in the statistics that normalise observations and rewards.
             teams: The agents of each team by its name, where agents have different aims, such as
-                {"predators": ["adversary_0", ...], "prey": ["agent_0"]}; each agent in one of them.
+                {"predators": ["agent_0", ...], "prey": ["prey"]}; each agent in one of them.
                 A team's reward follows the dataset's convention over its members, and a joint
-                critic sums over them. None (default): all agents are one team.
+                critic sums over them. Evaluations report `team_return_mean/TEAM`. None (default):
+                all agents are one team.
             table_memory_budget: Bytes that one learner's transitions may take on its device. A
                 larger shard passes through a rolling window of that size. None: no limit.
             share_table: Read the dataset once per node, into a file that all processes of the node

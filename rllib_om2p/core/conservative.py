@@ -18,7 +18,7 @@ from torch import Tensor
 
 from rllib_om2p.core.actor_critic import ActorCritic
 from rllib_om2p.core.agent_groups import GroupBatch, JointBatch, RowLayout
-from rllib_om2p.core.critic_loss import CriticLoss
+from rllib_om2p.core.critic_loss import CriticLoss, of_present
 from rllib_om2p.core.deterministic import DeterministicConfig
 from rllib_om2p.core.phases import Phase
 from rllib_om2p.nets.critics import values_of_candidates
@@ -159,4 +159,7 @@ class ConservativeCriticLoss:
             log_density,
             critic(group.obs, group.actions),
         )
-        return batch_mean(penalty.mean(dim=0), group.alive)
+        means = penalty.mean(dim=0)
+        if self.temporal.critic == "vdn":  # whose temporal difference is a mean over all rows
+            return of_present(means, group.alive).mean(dim=-1)
+        return batch_mean(means, group.alive)

@@ -82,8 +82,8 @@ class CriticLoss:
             )
             for values, next_values, group in zip(q, next_q, batch.groups, strict=True)
         ]
-        means = torch.cat([values.mean(dim=(0, 2)) for values in q])
-        return torch.cat(losses), {"q": means.detach()}
+        means = [batch_mean(v.mean(0), g.alive) for v, g in zip(q, batch.groups, strict=True)]
+        return torch.cat(losses), {"q": torch.cat(means).detach()}
 
     def next_values(self, batch: JointBatch, draws: Sequence[Tensor]) -> list[Tensor]:
         """Return each group's values of the next observation, (K, G, B), without gradient."""
@@ -105,14 +105,12 @@ class CriticLoss:
         # An absent agent has no value, and one whose episode ends here has none afterwards.
         now = [of_present(v, g.alive) for v, g in zip(q, batch.groups, strict=True)]
         after = [
-            of_present(v * (1 - g.terminateds), g.next_alive)
+            of_present(v * (1 - g.terminateds), _has_future(g))
             for v, g in zip(next_q, batch.groups, strict=True)
         ]
+        next_team = aggregate(self.mix(after, self.teams), self.aggregate)
         target = td_target(
-            batch.team_rewards,
-            aggregate(self.mix(after, self.teams), self.aggregate),
-            batch.team_terminateds,
-            gamma=self.gamma,
+            batch.team_rewards, next_team, torch.zeros_like(next_team), gamma=self.gamma
         )
         team = self.mix(now, self.teams)
         return td_loss(team, target).sum(), {"q": team.mean().detach()}
@@ -121,6 +119,16 @@ class CriticLoss:
 def of_present(values: Tensor, alive: Tensor | None) -> Tensor:
     """Return values (..., G, B) that are 0 where an agent is absent; `alive` is (G, B) or None."""
     return values if alive is None else values * alive
+
+
+def _has_future(group: GroupBatch) -> Tensor | None:
+    """Return 1 where an agent's next observation is its own, (G, B); None if they all are.
+
+    It is whether the agent acts on there or was cut off and sees its last one.
+    """
+    if group.alive is None or group.next_alive is None:
+        return None
+    return torch.maximum(group.alive, group.next_alive)
 
 
 def unit_magnitude(

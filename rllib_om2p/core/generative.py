@@ -61,9 +61,9 @@ class FlowModel:
         velocity = net(group.obs, z, draws.times)
         return flow_matching_loss(velocity, draws.noise, group.actions, group.alive)
 
-    def sample(self, net: Any, obs: Tensor, noise: Tensor) -> Tensor:
-        """Return actions in the box, (G, B, A), from noise x_0 of that shape."""
-        return euler_action(lambda z, r: net(obs, z, r), noise, num_steps=self.num_steps)
+    def sample(self, net: Any, obs: Tensor, noise: Tensor, *, clip: bool = True) -> Tensor:
+        """Return actions (G, B, A) from noise x_0 of that shape, in the box if `clip`."""
+        return euler_action(lambda z, r: net(obs, z, r), noise, num_steps=self.num_steps, clip=clip)
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,8 @@ class DiffusionModel:
         predicted = net(group.obs, diffuse(draws.noise, group.actions, times), times)
         return noise_loss(predicted, draws.noise, group.alive)
 
-    def sample(self, net: Any, obs: Tensor, noise: Tensor) -> Tensor:
-        """Return actions in the box, (G, B, A), from noise x_0 of that shape."""
-        return diffusion_action(lambda z, r: net(obs, z, r), noise, num_steps=self.num_steps)
+    def sample(self, net: Any, obs: Tensor, noise: Tensor, *, clip: bool = True) -> Tensor:
+        """Return actions (G, B, A) from noise x_0 of that shape, in the box if `clip`."""
+        return diffusion_action(
+            lambda z, r: net(obs, z, r), noise, num_steps=self.num_steps, clip=clip
+        )

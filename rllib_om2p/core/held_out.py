@@ -14,11 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rllib_om2p.core.transform import CONSTANT_FEATURE_STD
 from rllib_om2p.data.reader import OfflineDataset
 from rllib_om2p.data.schema import AgentSpec, Episode, team_rewards
-
-# A feature whose standard deviation is below this is a constant: it is centred, not scaled.
-CONSTANT_FEATURE_STD = 1e-6
 
 
 @dataclass(frozen=True, eq=False)

@@ -158,7 +158,7 @@ class OfflineLearner(TorchLearner):
                 if packed.error is not None and packed.source not in self._skipped:
                     self._skipped.add(packed.source)
                     logger.warning("left out, by on_corrupt='skip': %s", packed.error)
-                yield Block(self._transform(packed.rows, packed.valid), packed.valid)
+                yield Block(self._transform(packed.rows), packed.valid)
 
         block_rows = dataset.block_rows(**shard)
         return TransitionTable(
@@ -177,7 +177,8 @@ class OfflineLearner(TorchLearner):
 
     def _table_key(self) -> str:
         """Return a name for all that the rows of this learner's table depend on."""
-        values = vars(self._transform) | {"layout": self._layout.columns}
+        layout = (self._layout.columns, tuple(self._layout.sections.items()))
+        values = vars(self._transform) | {"layout": layout}
         return table_key(
             *itertools.chain(*sorted(values.items())),
             self._dataset.fingerprint,

@@ -45,14 +45,13 @@ class RowTransform:
     team_reward_std: np.ndarray
     bootstrap_at_truncation: bool = True
 
-    def __call__(self, rows: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
         """Return (R, layout.width) float32 rows from packed (R, C) rows of whole episodes.
 
         Packed rows have the table's sections up to the agents' terminateds, then `truncated`.
 
         Args:
             rows: Episode after episode.
-            valid: False on each episode's last row, (R,).
         """
         layout, at = self.layout, self.layout.sections
         out = np.empty((len(rows), layout.width), np.float32)
@@ -69,27 +68,7 @@ class RowTransform:
         if not self.bootstrap_at_truncation:
             terminateds = terminateds | (rows[:, -1:] > 0)
         out[:, at["terminated"]] = terminateds
-        ended = terminateds
-        if layout.spec.has_alive:  # who has left cannot go on either
-            ended = ended | has_left(rows[:, at["alive"]] > 0, valid)
-        for index, team_ in enumerate(layout.teams):
-            out[:, at["team_terminated"].start + index] = ended[:, list(team_.agents)].all(1)
         return out
-
-
-def has_left(alive: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """Return whether agents are absent from here to the end of the episode, (R, N).
-
-    Args:
-        alive: Whether agents are present, (R, N), in rows of whole episodes.
-        valid: False on each episode's last row, (R,).
-    """
-    if not len(alive):
-        return np.zeros_like(alive)
-    starts = np.concatenate(([0], np.flatnonzero(~valid)[:-1] + 1))
-    rows = np.arange(len(alive))[:, None]
-    last = np.maximum.reduceat(np.where(alive, rows, -1), starts)
-    return np.asarray(rows > np.repeat(last, np.diff(starts, append=len(alive)), axis=0))
 
 
 def team_rewards(rewards: np.ndarray, teams: Sequence[Team], convention: TeamReturn) -> np.ndarray:

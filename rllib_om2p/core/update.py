@@ -173,7 +173,9 @@ class Update:
         if torch_compile:
             loss = torch.compile(_own_code(loss), **COMPILE_SETTINGS)
         if bfloat16:
-            loss = torch.autocast(self._device_type, dtype=torch.bfloat16)(loss)
+            # Older torch remembers casts made without a gradient, and weights would lack theirs.
+            autocast = torch.autocast(self._device_type, dtype=torch.bfloat16, cache_enabled=False)
+            loss = autocast(loss)
         return loss
 
 

@@ -86,7 +86,9 @@ def sampling_times(num_steps: int) -> list[float]:
     return times
 
 
-def diffusion_action(noise_fn: NoiseFn, noise: Tensor, *, num_steps: int) -> Tensor:
+def diffusion_action(
+    noise_fn: NoiseFn, noise: Tensor, *, num_steps: int, clip: bool = True
+) -> Tensor:
     """Return actions from noise by `num_steps` first-order steps of the probability-flow ODE.
 
     Each step predicts the clean action (z - sigma e) / alpha, clips it to [-1, 1] and goes to the
@@ -96,6 +98,8 @@ def diffusion_action(noise_fn: NoiseFn, noise: Tensor, *, num_steps: int) -> Ten
         noise_fn: e(z, r) -> (G, B, A).
         noise: x_0, (G, B, A).
         num_steps: K, at least 1; each calls `noise_fn` once.
+        clip: False leaves the last step's action as it is predicted, where the largest feature is
+            the action: clipped features would tie.
 
     Raises:
         ValueError: num_steps is below 1.
@@ -105,7 +109,10 @@ def diffusion_action(noise_fn: NoiseFn, noise: Tensor, *, num_steps: int) -> Ten
     for now, after in zip(times, times[1:], strict=False):
         r = torch.full_like(noise[..., :1], now)
         (alpha, sigma), (next_alpha, next_sigma) = _coefficients(now), _coefficients(after)
-        clean = ((z - sigma * noise_fn(z, r)) / alpha).clamp(-1, 1)
+        clean = (z - sigma * noise_fn(z, r)) / alpha
+        if after == times[-1] and not clip:
+            return clean
+        clean = clean.clamp(-1, 1)
         z = next_alpha * clean + next_sigma * (z - alpha * clean) / sigma
     return z.clamp(-1, 1)
 

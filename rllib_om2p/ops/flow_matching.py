@@ -36,7 +36,9 @@ def flow_matching_loss(
     return mean_square(velocity, conditional_velocity(noise, actions), weights)
 
 
-def euler_action(velocity_fn: FieldFn, noise: Tensor, *, num_steps: int) -> Tensor:
+def euler_action(
+    velocity_fn: FieldFn, noise: Tensor, *, num_steps: int, clip: bool = True
+) -> Tensor:
     """Return clip(x_1, -1, 1) of dx/dr = v(x, r) from x_0 at r = 0, by equal Euler steps.
 
     A step of length 1/K with a velocity is a jump with an average velocity that is constant.
@@ -45,8 +47,9 @@ def euler_action(velocity_fn: FieldFn, noise: Tensor, *, num_steps: int) -> Tens
         velocity_fn: v(z, r) -> (G, B, A).
         noise: x_0, (G, B, A).
         num_steps: K, at least 1.
+        clip: As in `mean_flow.one_step_action`.
 
     Raises:
         ValueError: num_steps is below 1.
     """
-    return one_step_action(lambda z, r, t: velocity_fn(z, r), noise, num_steps=num_steps)
+    return one_step_action(lambda z, r, t: velocity_fn(z, r), noise, num_steps=num_steps, clip=clip)

@@ -50,8 +50,7 @@ def make_batch(seed: int = 1) -> JointBatch:
         )
         for size, obs_dim, action_dim in SHAPES
     )
-    ended = torch.cat([group.terminateds for group in groups]).amin(0, keepdim=True)
-    return JointBatch(groups, normal(1, BATCH), ended)
+    return JointBatch(groups, normal(1, BATCH))
 
 
 class Plain(nn.Module):

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from rllib_om2p.algorithms import ALGORITHMS
+from rllib_om2p.core.agent_groups import JointBatch
 from rllib_om2p.core.config import OfflineConfig
 from rllib_om2p.core.learner import OfflineLearner
 from tests.small_data import UNEQUAL, write_discrete, write_random
@@ -53,9 +54,11 @@ def test_config_belongs_to_its_algorithm_and_copies(name):
     assert config.copy().to_dict().keys() == config.to_dict().keys()
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", NAMES)
-def test_every_trained_parameter_moves_and_stays_finite(name, dataset):
-    learner = make_learner(name, dataset)
+def test_every_trained_parameter_moves_and_stays_finite(name, precision, dataset):
+    config = make_config(name, dataset).copy(copy_frozen=False)
+    learner = config.training(precision=precision).build_learner()
     before = weights(learner)
     learner.update(num_updates=5)
     trained = {id(p) for phase in learner._phases for p in phase.parameters()}
@@ -155,22 +158,136 @@ def test_discrete_features_that_values_push_far_out_have_no_equals(name, tmp_pat
         assert ((points == points.amax(-1, keepdim=True)).sum(-1) == 1).all()
 
 
+CRITICS = [
+    (name, critic)
+    for name in NAMES
+    for critic in (("own", "vdn") if hasattr(ALGORITHMS[name][1](), "critic") else (None,))
+]
+
+
+def with_critic(name: str, critic: str | None, dataset: str) -> OfflineLearner:
+    config = make_config(name, dataset).copy(copy_frozen=False)
+    learner = config.training(**{"critic": critic} if critic else {}).build_learner()
+    assert isinstance(learner, OfflineLearner)
+    return learner
+
+
+def outcomes(learner: OfflineLearner, batch: JointBatch, seed: int = 3) -> list[Any]:
+    """Return (losses, metrics) of every phase."""
+    found = []
+    for phase in learner._phases:
+        draws = phase.draw(batch, torch.Generator().manual_seed(seed))
+        found.append(phase.loss(batch, draws))
+    return found
+
+
+@pytest.mark.parametrize(("name", "critic"), CRITICS)
+@pytest.mark.parametrize("is_discrete", [False, True])
+def test_nothing_that_stands_where_an_agent_is_absent_counts(
+    name, critic, is_discrete, dataset, tmp_path
+):
+    if is_discrete and name not in DISCRETE:
+        pytest.skip("acts in boxes only")
+    data = str(write_discrete(tmp_path / "set")) if is_discrete else dataset
+    learner = with_critic(name, critic, data)
+    batch = learner._sample()
+    one, two = [], []
+    for group in batch.groups:
+        shape = group.rewards.shape
+        now, later = (torch.rand(2, *shape) < 0.6).float()
+        away, gone = (now == 0)[..., None], ((now == 0) & (later == 0))[..., None]
+        assert away.any()
+        assert gone.any()
+        group = group._replace(alive=now, next_alive=later)  # noqa: PLW2901
+        one.append(group)
+        two.append(
+            group._replace(
+                obs=torch.where(away, 3 * torch.randn_like(group.obs), group.obs),
+                # Of a discrete action the next one.
+                actions=torch.where(away, group.actions.roll(1, dims=-1), group.actions),
+                rewards=torch.where(now == 0, torch.randn(shape), group.rewards),
+                next_obs=torch.where(gone, 3 * torch.randn_like(group.obs), group.next_obs),
+            )
+        )
+    first, second = (outcomes(learner, batch._replace(groups=tuple(g))) for g in (one, two))
+    for (losses, metrics), (others, other_metrics) in zip(first, second, strict=True):
+        torch.testing.assert_close(losses, others)
+        for key, value in metrics.items():
+            torch.testing.assert_close(value, other_metrics[key], msg=key)
+
+
+@pytest.mark.parametrize(("name", "critic"), [(n, c) for n, c in CRITICS if n in DISCRETE and c])
+def test_critics_learn_from_the_next_actions_that_are_legal(name, critic, tmp_path):
+    """Where one action alone is legal next, no draw changes what is learnt."""
+    learner = with_critic(name, critic, str(write_discrete(tmp_path / "set")))
+    batch = learner._sample()
+    box = [group for group in batch.groups if group.action_mask is None]
+    groups = []
+    for group in batch.groups:
+        if group.action_mask is None:
+            # Whose next actions are drawn: without a future they do not count.
+            groups.append(group._replace(terminateds=torch.ones_like(group.terminateds)))
+            continue
+        only = torch.zeros_like(group.next_action_mask)
+        only[..., 1] = 1
+        groups.append(group._replace(action_mask=torch.ones_like(only), next_action_mask=only))
+    assert len(box) == 1
+    batch = batch._replace(groups=tuple(groups))
+    phases = [phase.name for phase in learner._phases]
+    first, second = (outcomes(learner, batch, seed) for seed in (3, 4))
+    at = phases.index("critic")
+    torch.testing.assert_close(first[at][0], second[at][0])
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in DISCRETE])
 def test_discrete_data_are_refused_by_algorithms_that_act_in_boxes(name, tmp_path):
     with pytest.raises(ValueError, match="acts in boxes only"):
         make_config(name, str(write_discrete(tmp_path / "set")))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_teams_of_their_own_train(name, dataset):
-    config = make_config(name, dataset).copy(copy_frozen=False)
-    config.offline_data(teams={"arms": ["arm_10", "arm_2"], "legs": ["walker"]})
-    if hasattr(config, "critic"):
-        config.training(critic="vdn")
+PREDATORS_AND_PREY = Path("datasets/samples/mpe-simple_tag-medium-prey-agent").resolve()
+TEAMS = {"predators": ["agent_0", "agent_1", "agent_2"], "prey": ["prey"]}
+
+
+@pytest.mark.parametrize(("name", "critic"), CRITICS)
+def test_predators_and_prey_learn_each_from_the_rewards_of_their_own_side(name, critic):
+    config = make_config(name, str(PREDATORS_AND_PREY)).copy(copy_frozen=False)
+    config.offline_data(teams=TEAMS).training(**{"critic": critic} if critic else {})
     config.validate()
     learner = config.build_learner()
-    learner.update(num_updates=2)
-    assert all(torch.isfinite(value).all() for value in weights(learner).values())
+    before = {agent: actor_of(learner, agent) for team in TEAMS.values() for agent in team}
+    if hasattr(learner._networks, "critics"):
+        batch = learner._sample()
+        groups = list(batch.groups)
+        (at,) = [i for i, g in enumerate(learner._networks.groups) if "prey" in g.agent_ids]
+        groups[at] = groups[at]._replace(rewards=groups[at].rewards + 1)
+        moved = batch.team_rewards + torch.tensor([[0.0], [1.0]])
+        paid = batch._replace(groups=tuple(groups), team_rewards=moved)
+        one, two = (critics_gradients(learner, b) for b in (batch, paid))
+        assert one.keys() == {"predators", "prey"}
+        torch.testing.assert_close(one["predators"], two["predators"], rtol=1e-4, atol=1e-6)
+        assert not torch.allclose(one["prey"], two["prey"], rtol=1e-2)
+    learner.update(num_updates=3)
+    for agent, weight in before.items():
+        assert not torch.equal(actor_of(learner, agent), weight), agent
+
+
+def actor_of(learner: OfflineLearner, agent: str) -> torch.Tensor:
+    actor = learner.module[agent].unwrapped().actor
+    return torch.cat([p.detach().flatten().clone() for p in actor.parameters()])
+
+
+def critics_gradients(learner: OfflineLearner, batch: JointBatch) -> dict[str, torch.Tensor]:
+    """Return the gradient of the critics' loss in the critics of each side's group."""
+    phase = next(phase for phase in learner._phases if phase.name == "critic")
+    draws = phase.draw(batch, torch.Generator().manual_seed(3))
+    found = {}
+    losses = phase.loss(batch, draws)[0].sum()
+    for group, critic in zip(learner._networks.groups, learner._networks.critics, strict=True):
+        side = "prey" if "prey" in group.agent_ids else "predators"
+        gradients = torch.autograd.grad(losses, list(critic.parameters()), retain_graph=True)
+        found[side] = torch.cat([g.flatten() for g in gradients])
+    return found
 
 
 @pytest.mark.slow

@@ -46,7 +46,7 @@ def test_view_gives_each_agent_its_own_columns(dataset):
         layout, dataset, **SETTINGS | dict.fromkeys(list(SETTINGS)[:2], False)
     )
     raw, valid = packed(dataset, layout)
-    rows = torch.from_numpy(transform(raw, valid))
+    rows = torch.from_numpy(transform(raw))
     steps = torch.from_numpy(np.flatnonzero(valid))
     batch = layout.view(rows[steps], rows[steps + 1][:, : layout.observed_width])
     episodes = list(dataset.episodes())
@@ -72,7 +72,7 @@ def test_normalised_columns_have_mean_zero_and_deviation_one_on_acting_rows(tmp_
     dataset = OfflineDataset.open(str(write_random(tmp_path / "set", terminate=False)))
     layout = RowLayout.of(dataset.spec)
     raw, valid = packed(dataset, layout)
-    rows = fit_transform(layout, dataset, **SETTINGS)(raw, valid)[valid]
+    rows = fit_transform(layout, dataset, **SETTINGS)(raw)[valid]
     for section in ("obs", "reward", "team_reward"):
         columns = rows[:, layout.sections[section]]
         np.testing.assert_allclose(columns.mean(0), 0, atol=1e-5)
@@ -89,7 +89,7 @@ def test_rewards_are_scaled_and_not_centred_where_an_end_is_worth_0(
     layout = RowLayout.of(dataset.spec, {"arms": ["arm_2", "arm_10"], "legs": ["walker"]})
     settings = SETTINGS | {"bootstrap_at_truncation": bootstrap_at_truncation}
     raw, valid = packed(dataset, layout)
-    rows = fit_transform(layout, dataset, **settings)(raw, valid)[valid]
+    rows = fit_transform(layout, dataset, **settings)(raw)[valid]
     for section in ("reward", "team_reward"):
         columns = rows[:, layout.sections[section]]
         np.testing.assert_allclose(columns.std(0), 1, atol=1e-4)
@@ -113,7 +113,7 @@ def test_living_on_is_better_than_ending_in_the_tables_rewards_too(tmp_path):
     dataset = OfflineDataset.open(str(tmp_path / "set"))
     layout = RowLayout.of(dataset.spec)
     raw, valid = packed(dataset, layout)
-    rows = fit_transform(layout, dataset, **SETTINGS)(raw, valid)[valid]
+    rows = fit_transform(layout, dataset, **SETTINGS)(raw)[valid]
     rewards, terminateds = (rows[:, layout.sections[s]][:, 0] for s in ("reward", "terminated"))
     live, end = rewards[terminateds == 0].max(), rewards[terminateds == 1].min()
     assert live / (1 - 0.99) > end
@@ -122,10 +122,10 @@ def test_living_on_is_better_than_ending_in_the_tables_rewards_too(tmp_path):
 def test_time_limit_counts_as_the_end_only_when_asked(dataset):
     layout = RowLayout.of(dataset.spec)
     raw, valid = packed(dataset, layout)
-    kept = fit_transform(layout, dataset, **SETTINGS)(raw, valid)[valid]
-    cut = fit_transform(layout, dataset, **SETTINGS | {"bootstrap_at_truncation": False})(
-        raw, valid
-    )[valid]
+    kept = fit_transform(layout, dataset, **SETTINGS)(raw)[valid]
+    cut = fit_transform(layout, dataset, **SETTINGS | {"bootstrap_at_truncation": False})(raw)[
+        valid
+    ]
     # 40 episodes, half of them ended by the time limit.
     assert kept[:, -1].sum() == 20
     assert cut[:, -1].sum() == 40
@@ -165,7 +165,7 @@ def test_teams_have_their_own_rewards_ends_and_constants(dataset):
     layout = RowLayout.of(dataset.spec, teams)
     assert layout.teams == (Team("arms", (1, 2)), Team("legs", (0,)))
     raw, valid = packed(dataset, layout)
-    rows = fit_transform(layout, dataset, **SETTINGS | {"standardize_rewards": False})(raw, valid)
+    rows = fit_transform(layout, dataset, **SETTINGS | {"standardize_rewards": False})(raw)
     steps = torch.from_numpy(np.flatnonzero(valid))
     batch = layout.view(
         torch.from_numpy(rows)[steps], torch.from_numpy(rows)[steps + 1][:, : layout.observed_width]
@@ -173,8 +173,7 @@ def test_teams_have_their_own_rewards_ends_and_constants(dataset):
     rewards = batch.groups[1].rewards
     torch.testing.assert_close(batch.team_rewards[0], rewards.mean(0))
     torch.testing.assert_close(batch.team_rewards[1], batch.groups[0].rewards[0])
-    assert batch.team_terminateds.shape == (2, len(steps))
-    standard = fit_transform(layout, dataset, **SETTINGS)(raw, valid)[valid]
+    standard = fit_transform(layout, dataset, **SETTINGS)(raw)[valid]
     own = batch.team_rewards.numpy().T
     scaled = standard[:, layout.sections["team_reward"]]
     np.testing.assert_allclose(scaled, own / own.std(0), rtol=1e-4, atol=1e-5)
@@ -199,7 +198,7 @@ def test_masks_and_presence_come_with_their_own_step_and_agent(tmp_path):
     layout = RowLayout.of(dataset.spec)
     assert [group.agent_ids for group in layout.groups] == [("picker_1", "picker_0"), ("crane",)]
     raw, valid = packed(dataset, layout)
-    rows = torch.from_numpy(fit_transform(layout, dataset, **SETTINGS)(raw, valid))
+    rows = torch.from_numpy(fit_transform(layout, dataset, **SETTINGS)(raw))
     steps = torch.from_numpy(np.flatnonzero(valid))
     batch = layout.view(rows[steps], rows[steps + 1][:, : layout.observed_width])
     episodes = list(dataset.episodes())
@@ -223,39 +222,3 @@ def test_masks_and_presence_come_with_their_own_step_and_agent(tmp_path):
             np.testing.assert_array_equal(part.actions[index].argmax(-1), chosen)
             assert set(part.actions[index].unique().tolist()) == {-1.0, 1.0}
     assert batch.alive.shape == (3, len(steps))
-
-
-def test_team_ends_with_its_last_agent(tmp_path):
-    dataset = OfflineDataset.open(str(write_discrete(tmp_path / "set")))
-    layout = RowLayout.of(dataset.spec)
-    raw, valid = packed(dataset, layout)
-    rows = fit_transform(layout, dataset, **SETTINGS)(raw, valid)
-    ended = rows[:, layout.sections["team_terminated"]][:, 0]
-    # picker_0 leaves half way; the others end for good in every second of 20 episodes.
-    assert ended.sum() == 10
-
-
-def test_team_goes_on_while_an_agent_has_not_come_yet_or_comes_back(tmp_path):
-    """Presence of three episodes by hand: b comes late, a comes back, nobody is left."""
-    agents = (AgentSpec.box("a", 1, 1), AgentSpec.box("b", 1, 1))
-    spec = DatasetSpec(dataset_id="late", agents=agents, has_alive=True)
-    a = np.array([[1, 1, 0, 0, 0], [1, 0, 0, 1, 1], [1, 1, 0, 0, 0]], bool)
-    b = np.array([[0, 0, 0, 1, 1], [0, 0, 0, 0, 0], [1, 0, 0, 0, 0]], bool)
-    alive = {"a": a, "b": b}
-    ends = {"a": [[0, 1, 0, 0], [0, 0, 0, 0], [0, 1, 0, 0]]}
-    ends["b"] = [[0, 0, 0, 1], [0, 0, 0, 0], [1, 0, 0, 0]]
-    with DatasetWriter(tmp_path / "set", spec) as writer:
-        writer.write_batch(
-            obs={name: np.zeros((3, 5, 1), "f4") for name in "ab"},
-            actions={name: np.zeros((3, 4, 1), "f4") for name in "ab"},
-            rewards={name: np.zeros((3, 4), "f4") for name in "ab"},
-            terminateds={name: np.array(end, bool) for name, end in ends.items()},
-            truncated=np.array([False, True, False]),
-            alive=alive,
-        )
-    dataset = OfflineDataset.open(str(tmp_path / "set"))
-    layout = RowLayout.of(dataset.spec)
-    raw, valid = packed(dataset, layout)
-    rows = fit_transform(layout, dataset, **SETTINGS)(raw, valid)[valid]
-    ended = rows[:, layout.sections["team_terminated"]].reshape(3, 4)
-    assert ended.tolist() == [[0, 0, 0, 1], [0, 0, 0, 0], [0, 1, 1, 1]]

@@ -113,3 +113,20 @@ def test_what_an_absent_agent_did_is_not_penalised():
         loss(batch._replace(groups=(first, batch.groups[1])), draws)[0] for first in (part, other)
     )
     torch.testing.assert_close(one, two)
+
+
+def test_penalty_is_averaged_over_the_rows_that_the_temporal_difference_is():
+    """An own loss is the mean over the rows where the agent is present, the team's over all."""
+    batch = make_batch()
+    alive = torch.ones_like(batch.groups[0].rewards)
+    alive[1, BATCH // 4 :] = 0
+    part = batch.groups[0]._replace(alive=alive, next_alive=alive)
+    batch = batch._replace(groups=(part, batch.groups[1]))
+    penalties = {}
+    for critic in ("own", "vdn"):
+        config = make_config(critic=critic)
+        loss = config.critic_phase(make_networks(config), make_layout()).loss
+        draws = loss.draw(batch, torch.Generator().manual_seed(3))
+        penalties[critic] = loss(batch, draws)[1]["penalty"]
+    shares = torch.tensor([1.0, 0.25, 1.0, 1.0, 1.0])
+    torch.testing.assert_close(penalties["vdn"], shares * penalties["own"])

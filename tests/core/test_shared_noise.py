@@ -98,7 +98,7 @@ def test_training_noise_is_a_teams_own_and_cut_to_each_agents_actions():
         rest = torch.zeros(size, 5, 1)
         return GroupBatch(rest, torch.zeros(size, 5, action_dim), rest, rest[..., 0], rest[..., 0])
 
-    batch = JointBatch((group(2, 3), group(2, 1)), torch.zeros(2, 5), torch.zeros(2, 5))
+    batch = JointBatch((group(2, 3), group(2, 1)), torch.zeros(2, 5))
     wide, narrow = shared_normal(batch, [(0, 3), (1, 2)], torch.Generator().manual_seed(0))
     assert wide.shape == (2, 5, 3)
     assert torch.equal(narrow, torch.stack([wide[1, :, :1], wide[0, :, :1]]))

@@ -48,7 +48,7 @@ class Bandit:
         actions = mode + 0.1 * torch.randn(shape, generator=generator)
         obs, flat = torch.zeros(shape), torch.zeros(shape[:2])
         group = GroupBatch(obs, actions, obs, flat, flat)
-        return JointBatch((group,), torch.zeros(1), torch.zeros(1))
+        return JointBatch((group,), torch.zeros(1))
 
     def train(self, num_updates: int, **settings: object) -> tuple[Tensor, Tensor]:
         """Return each network's matching loss, (NUM_SEEDS,), and 8192 one-step actions of each.

@@ -83,6 +83,16 @@ def test_predictions_outside_the_box_are_clipped_on_the_way() -> None:
     torch.testing.assert_close(actions, torch.ones_like(NOISE), rtol=0, atol=0.05)
 
 
+def test_points_of_discrete_actions_are_left_as_predicted_by_the_last_step() -> None:
+    def predict(z: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
+        alpha, sigma = signal_and_noise(r)
+        return (z - alpha * 3.0) / sigma  # the clean action is 3
+
+    points = diffusion_action(predict, NOISE, num_steps=5, clip=False)
+    torch.testing.assert_close(points, torch.full_like(NOISE, 3.0), rtol=0, atol=1e-3)
+    assert diffusion_action(predict, NOISE, num_steps=5).amax() <= 1
+
+
 def test_no_steps_are_refused() -> None:
     with pytest.raises(ValueError, match="num_steps must be at least 1, got 0"):
         diffusion_action(lambda z, r: z, NOISE, num_steps=0)

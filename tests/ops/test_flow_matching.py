@@ -30,6 +30,8 @@ def test_constant_velocity_is_integrated_exactly_and_clipped() -> None:
     noise = torch.tensor([[[-0.5], [0.25], [0.9]]])
     actions = euler_action(lambda z, r: torch.full_like(z, 0.5), noise, num_steps=3)
     torch.testing.assert_close(actions, torch.tensor([[[0.0], [0.75], [1.0]]]))
+    points = euler_action(lambda z, r: torch.full_like(z, 0.5), noise, num_steps=3, clip=False)
+    torch.testing.assert_close(points, torch.tensor([[[0.0], [0.75], [1.4]]]))
 
 
 def test_linear_velocity_grows_by_one_factor_per_step() -> None:

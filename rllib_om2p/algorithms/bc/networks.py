@@ -77,4 +77,4 @@ class BCModule(AgentModule):
         """
         if noise is None:
             noise = torch.randn(obs.shape[1], self.action_dim, device=obs.device)
-        return self.policy.sample(self.actor, obs, noise.unsqueeze(0))
+        return self.policy.sample(self.actor, obs, noise.unsqueeze(0), clip=not self.is_discrete)

@@ -40,13 +40,15 @@ class Policy(Protocol):
     def loss(self, net: Any, group: GroupBatch, draws: Any) -> Tensor:
         """Return each agent's loss, (G,)."""
 
-    def sample(self, net: Any, obs: Tensor, noise: Tensor) -> Tensor:
+    def sample(self, net: Any, obs: Tensor, noise: Tensor, *, clip: bool) -> Tensor:
         """Return points whose largest features are the discrete actions, or actions, (G, B, A).
 
         Args:
             net: The stacked network.
             obs: Normalised observations, (G, B, O).
             noise: Standard normal, (G, B, A).
+            clip: Whether points are kept in the box; not those of discrete actions, since clipped
+                features would tie.
         """
 
 
@@ -63,8 +65,8 @@ class Deterministic:
         """Return each agent's mean squared error, (G,)."""
         return mean_square(net(group.obs), group.actions, group.alive)
 
-    def sample(self, net: DeterministicPolicy, obs: Tensor, noise: Tensor) -> Tensor:
-        """Return the actions (G, B, A); the noise plays no part."""
+    def sample(self, net: DeterministicPolicy, obs: Tensor, noise: Tensor, *, clip: bool) -> Tensor:
+        """Return the actions (G, B, A), in the box by the network; the noise plays no part."""
         actions: Tensor = net(obs)
         return actions
 
@@ -87,10 +89,11 @@ class Gaussian:
         mean, log_std = net(group.obs)
         return normal_nll(mean, log_std, group.actions, group.alive)
 
-    def sample(self, net: GaussianPolicy, obs: Tensor, noise: Tensor) -> Tensor:
-        """Return actions in the box, (G, B, A)."""
+    def sample(self, net: GaussianPolicy, obs: Tensor, noise: Tensor, *, clip: bool) -> Tensor:
+        """Return actions (G, B, A), in the box if `clip`."""
         mean, log_std = net(obs)
-        return (mean + log_std.exp() * noise).clamp(-1, 1)
+        actions: Tensor = mean + log_std.exp() * noise
+        return actions.clamp(-1, 1) if clip else actions
 
 
 @dataclass(frozen=True)
@@ -111,8 +114,8 @@ class Categorical:
         """Return each agent's cross-entropy, (G,)."""
         return categorical_nll(net(group.obs), group.actions, group.action_mask, group.alive)
 
-    def sample(self, net: CategoricalPolicy, obs: Tensor, noise: Tensor) -> Tensor:
-        """Return logits (G, B, A), perturbed where actions are sampled."""
+    def sample(self, net: CategoricalPolicy, obs: Tensor, noise: Tensor, *, clip: bool) -> Tensor:
+        """Return logits (G, B, A), perturbed where actions are sampled; never clipped."""
         logits: Tensor = net(obs)
         return perturb(logits, noise) if self.is_sampled else logits
 
@@ -138,9 +141,11 @@ class MeanFlow:
         """Return each agent's matching loss, (G,)."""
         return self.matching(net, group.obs, group.actions, draws, group.alive)
 
-    def sample(self, net: VelocityNet, obs: Tensor, noise: Tensor) -> Tensor:
-        """Return actions in the box, (G, B, A)."""
-        return one_step_action(lambda z, r, t: net(obs, z, r, t), noise, num_steps=self.num_steps)
+    def sample(self, net: VelocityNet, obs: Tensor, noise: Tensor, *, clip: bool) -> Tensor:
+        """Return actions (G, B, A), in the box if `clip`."""
+        return one_step_action(
+            lambda z, r, t: net(obs, z, r, t), noise, num_steps=self.num_steps, clip=clip
+        )
 
 
 POLICIES: tuple[PolicyName, ...] = ("deterministic", "gaussian", "flow", "diffusion", "mean_flow")

@@ -42,7 +42,8 @@ def sample_candidates(
     """
     num_candidates = noise.shape[2]
     wide = obs.repeat_interleave(num_candidates, dim=1)
-    actions = diffusion.sample(net, wide, noise.flatten(1, 2)).view(noise.shape)
+    points = diffusion.sample(net, wide, noise.flatten(1, 2), clip=not is_discrete)
+    actions = points.view(noise.shape)
     if not is_discrete:
         return actions
     mask = None if action_mask is None else action_mask.unsqueeze(2).expand_as(actions)

@@ -22,6 +22,7 @@ from rllib_om2p.core.agent_groups import JointBatch
 from rllib_om2p.core.critic_loss import Critic, CriticLoss, of_present
 from rllib_om2p.core.phases import Phase
 from rllib_om2p.nets.mixers import vdn
+from rllib_om2p.ops.averages import batch_mean
 from rllib_om2p.ops.bellman import Aggregate, aggregate, expectile_loss
 
 
@@ -68,7 +69,8 @@ class ValueLoss:
                 for v, x, group in zip(values, q, batch.groups, strict=True)
             ]
         )
-        return losses, {"value": torch.cat([v[0].mean(-1) for v in values]).detach()}
+        means = [batch_mean(v[0], g.alive) for v, g in zip(values, batch.groups, strict=True)]
+        return losses, {"value": torch.cat(means).detach()}
 
 
 @dataclass(frozen=True, kw_only=True)

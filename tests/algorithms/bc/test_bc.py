@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from rllib_om2p.algorithms.bc import BCConfig
+from rllib_om2p.algorithms.bc.policies import make_policy
+from rllib_om2p.core.agent_groups import GroupBatch
+from rllib_om2p.core.generative import PathDraws
 from rllib_om2p.core.learner import OfflineLearner
 from tests.algorithms import toys
 
@@ -27,6 +32,66 @@ def train(dataset: str, num_updates: int, policy: str, **settings: object) -> Of
     config = BCConfig().offline_data(input_=dataset)
     config.training(**small | {"policy": policy} | settings)
     return toys.train(config, num_updates)
+
+
+class Fixed:
+    """A network that answers the same, whatever it is asked."""
+
+    def __init__(self, *answers: list[list[list[float]]]) -> None:
+        self.answers = tuple(torch.tensor(answer) for answer in answers)
+
+    def __call__(self, *inputs: torch.Tensor) -> Any:
+        return self.answers if len(self.answers) > 1 else self.answers[0]
+
+
+def one_group(actions: list[list[float]], **fields: torch.Tensor) -> GroupBatch:
+    points, flat = torch.tensor([actions]), torch.zeros(1, len(actions))
+    obs = torch.zeros(1, len(actions), 1)
+    return GroupBatch(obs, points, obs, flat, flat, **fields)
+
+
+PRESENT = torch.tensor([[1.0, 0.0]])
+
+
+def test_deterministic_loss_by_hand():
+    """Errors 0.5 and 1 in the first transition, which counts alone: (0.25 + 1) / 2."""
+    group = one_group([[0.5, -1.0], [9.0, 9.0]], alive=PRESENT)
+    net = Fixed([[[0.0, 0.0], [0.0, 0.0]]])
+    assert make_policy("deterministic", is_discrete=False).loss(net, group, None).tolist() == [
+        0.625
+    ]
+
+
+def test_gaussian_loss_by_hand():
+    """At one deviation of 0.5 from the mean: 1/2 + log 0.5 + log(2 pi)/2."""
+    group = one_group([[0.5], [9.0]], alive=PRESENT)
+    net = Fixed([[[0.0], [0.0]]], [[[math.log(0.5)], [0.0]]])
+    expected = 0.5 + math.log(0.5) + math.log(2 * math.pi) / 2
+    loss = make_policy("gaussian", is_discrete=False).loss(net, group, None)
+    assert loss.tolist() == pytest.approx([expected])
+
+
+@pytest.mark.parametrize("policy", ["deterministic", "gaussian"])
+def test_loss_of_discrete_actions_by_hand(policy):
+    """Equal logits of three actions, of which two are legal: log 2."""
+    mask = torch.tensor([[[1.0, 0.0, 1.0]]])
+    group = one_group([[1.0, -1.0, -1.0]], action_mask=mask)
+    loss = make_policy(policy, is_discrete=True).loss(Fixed([[[7.0, 9.0, 7.0]]]), group, None)
+    assert loss.tolist() == pytest.approx([math.log(2)])
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [
+        ("flow", 2.25),  # 0.5 - 2 = -1.5 was wanted, 0 is answered
+        ("diffusion", 4.0),  # the noise 2
+    ],
+)
+def test_loss_of_paths_by_hand(policy, expected):
+    group = one_group([[0.5], [9.0]], alive=PRESENT)
+    draws = PathDraws(noise=torch.full((1, 2, 1), 2.0), times=torch.full((1, 2, 1), 0.3))
+    loss = make_policy(policy, is_discrete=False).loss(Fixed([[[0.0], [0.0]]]), group, draws)
+    assert loss.tolist() == [expected]
 
 
 def test_deterministic_clone_acts_between_two_modes(data):

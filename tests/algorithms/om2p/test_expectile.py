@@ -66,9 +66,7 @@ def test_own_values_and_critics_equal_a_per_agent_loop():
 
 def test_team_values_and_critics_equal_sums_over_each_team():
     networks, batch = make_networks(critic_loss="expectile"), make_batch()
-    batch = batch._replace(
-        team_rewards=torch.randn(2, BATCH), team_terminateds=torch.zeros(2, BATCH)
-    )
+    batch = batch._replace(team_rewards=torch.randn(2, BATCH))
     value_loss, critic_loss = make_losses(networks, "vdn", TEAMS)
     order = list(agents())
     expected_value, expected_q = 0.0, 0.0

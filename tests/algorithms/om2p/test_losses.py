@@ -99,15 +99,32 @@ def test_each_team_has_a_joint_critic_of_its_own():
     rewards = torch.randn(2, BATCH)
     teams = make_critic_loss(networks, critic="vdn", teams=[(0, 3), (4, 1, 2)])
     draws = teams.draw(batch, torch.Generator().manual_seed(3))
-    ended = torch.zeros(2, BATCH)
-    batch = batch._replace(team_rewards=rewards, team_terminateds=ended)
+    batch = batch._replace(team_rewards=rewards)
     value, _ = teams(batch, draws)
     alone = []
     for index, members in enumerate(((0, 3), (4, 1, 2))):
         one = make_critic_loss(networks, critic="vdn", teams=[members])
-        part = batch._replace(team_rewards=rewards[[index]], team_terminateds=ended[[index]])
+        part = batch._replace(team_rewards=rewards[[index]])
         alone.append(one(part, draws)[0])
     torch.testing.assert_close(value, sum(alone))
+
+
+@pytest.mark.parametrize("critic", ["own", "vdn"])
+def test_an_agent_that_was_cut_off_keeps_the_value_of_what_it_saw_last(critic):
+    networks, batch = make_networks(), make_batch()
+    loss = make_critic_loss(networks, critic=critic)
+    draws = loss.draw(batch, torch.Generator().manual_seed(3))
+
+    def value(now: float, later: float) -> torch.Tensor:
+        first, second = (
+            g._replace(alive=torch.ones_like(g.rewards), next_alive=torch.ones_like(g.rewards))
+            for g in batch.groups
+        )
+        first.alive[1], first.next_alive[1] = now, later
+        return loss(batch._replace(groups=(first, second)), draws)[0]
+
+    torch.testing.assert_close(value(1.0, 0.0), value(1.0, 1.0))
+    assert not torch.allclose(value(0.0, 0.0), value(0.0, 1.0)) or critic == "own"
 
 
 @pytest.mark.parametrize("critic", ["own", "vdn"])
@@ -250,7 +267,7 @@ def test_linear_velocity_net_gives_the_hand_computed_matching_loss():
         ),
         action_noise=zeros,
     )
-    batch = JointBatch((part,), torch.zeros(1), torch.zeros(1))
+    batch = JointBatch((part,), torch.zeros(1))
     for derivative in ("tangent", "finite_difference"):
         loss = make_actor_loss(networks, eta=0.0, derivative=derivative)
         assert loss(batch, (draws,))[0].item() == pytest.approx(0.25, rel=1e-3)

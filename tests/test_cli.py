@@ -17,6 +17,7 @@ from rllib_om2p.cli import DIVERGED, USER_ERROR, build_parser, main
 from rllib_om2p.cli.training import _train_config
 from rllib_om2p.core.acting import load_modules
 from rllib_om2p.core.checkpoint import read_marker
+from rllib_om2p.core.run import PLAN
 from rllib_om2p.core.settings import apply_settings, parse_settings
 from rllib_om2p.data.reader import OfflineDataset
 from rllib_om2p.envs.prey import own_prey_file
@@ -151,6 +152,55 @@ def test_resumed_run_ends_like_the_uninterrupted_one(spread, run, tmp_path):
     assert torch.equal(parameters(out / "checkpoint"), parameters(run / "checkpoint"))
     for resumed, whole in zip(progress(out), progress(run), strict=True):
         assert resumed["metrics"]["actor_loss"] == whole["metrics"]["actor_loss"]
+
+
+def test_resumed_run_goes_on_to_its_own_total_and_then_has_nothing_to_do(
+    spread, run, tmp_path, capsys
+):
+    """As when it was stopped beyond the default of --updates."""
+    out = tmp_path / "run"
+    assert train(spread, out, updates=5) == 0
+    (out / PLAN).write_text((run / PLAN).read_text())
+    resume = ["train", str(spread), "--out", str(out), "--resume", str(out)]
+    assert main(resume) == 0
+    assert torch.equal(parameters(out / "checkpoint"), parameters(run / "checkpoint"))
+    for command, total in ((resume, 10), ([*resume, "--updates", "5"], 5)):
+        message = fails(capsys, command)
+        assert f"has made 10 updates of {total} in total; nothing is left to train" in message
+        assert "raise the total with --updates" in message
+    elsewhere = ["train", str(spread), "--out", str(tmp_path / "new"), "--resume", str(out)]
+    assert "nothing is left to train" in fails(capsys, elsewhere)
+    assert not (tmp_path / "new").exists()
+    assert len(progress(out)) == 2
+
+
+def test_resuming_says_that_the_seed_is_the_checkpoints(spread, run, tmp_path, capsys):
+    resume = ["--resume", str(run), "--updates", "15", "--seed"]
+    for seed in ("1", "2"):
+        out = tmp_path / seed
+        assert main(["train", str(spread), "--out", str(out), *resume, seed]) == 0
+        assert "--seed does not change weights, batches and noise" in capsys.readouterr().out
+    assert torch.equal(
+        parameters(tmp_path / "1" / "checkpoint"), parameters(tmp_path / "2" / "checkpoint")
+    )
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "least"),
+    [
+        ("--updates", "0", 1),
+        ("--updates", "1e4", 1),
+        ("--eval-episodes", "0", 1),
+        ("--eval-every", "-1", 0),
+        ("--num-learners", "-1", 0),
+    ],
+)
+def test_numbers_that_mean_nothing_are_refused(option, value, least, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "DATASET", "--out", "DIR", option, value])
+    assert ended.value.code == USER_ERROR
+    said = f"argument {option}: must be a whole number of at least {least}, got '{value}'"
+    assert said in capsys.readouterr().err
 
 
 def test_resuming_an_older_checkpoint_drops_the_lines_after_it(spread, run, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import resource
 
 import pytest
 
@@ -145,3 +146,17 @@ def test_text_between_marks_is_replaced_and_the_rest_stays(tmp_path):
     assert file.read_text() == f"a\n{other}{mark}\n\nnewer\n\n{markers.END}\nb\n{other}"
     with pytest.raises(ValueError, match="add both lines"):
         markers.replace_between(file, markers.begin("nobody"), "text")
+
+
+def test_words_of_a_person_survive_a_full_disk(tmp_path):
+    file, mark = tmp_path / "x.md", markers.begin("me")
+    text = f"mine\n{mark}\n{markers.END}\nmine too\n"
+    file.write_text(text)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            markers.replace_between(file, mark, "x" * 100_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert file.read_text() == text

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from rllib_om2p import OM2PConfig
+from rllib_om2p.algorithms.om2p.networks import OM2PNetworks
 from rllib_om2p.core.acting import JointPolicy
 from rllib_om2p.core.learner import OfflineLearner
 from rllib_om2p.envs.worlds import evaluate_team
@@ -37,7 +38,9 @@ def errors(learner: OfflineLearner, *, batch_size: int = 2048) -> dict[str, dict
     """Return, by jump, the error of u to its target and the size of du/dr (first group)."""
     generator = torch.Generator().manual_seed(0)
     batch = learner._layout.view(*learner._table.sample(batch_size, generator)).groups[0]
-    actor = learner._networks.actors[0]
+    networks = learner._networks
+    assert isinstance(networks, OM2PNetworks)
+    actor: Any = networks.actors[0]
     noise = torch.randn(batch.actions.shape, generator=generator)
     velocity = conditional_velocity(noise, batch.actions)
     found = {}

@@ -1,12 +1,12 @@
 """Makes the data sets, measures and audits them, and keeps their cards, manifest and samples.
 
-    python -m tuned_configs.datasets build mpe/simple_spread random medium --data data/sets
+    python -m tuned_configs.datasets build mpe/simple_spread random medium --data data
     python -m tuned_configs.datasets build mpe/simple_spread medium --set continuous_actions=False
     python -m tuned_configs.datasets table
 
 `build` writes the set into DATA/ENV/QUALITY and, into datasets/: a card (README.md, card.json,
 returns.png), a row of manifest.json and, from the medium set, a small sample for the tests.
-`table` puts all rows of the manifest into RESULTS.md. Several builds may run side by side.
+`table` puts all rows of the manifest into datasets/README.md. Several builds may run side by side.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from rllib_om2p.behaviour.requests import dataset_name
 from rllib_om2p.behaviour.rollout import QUALITIES
 from rllib_om2p.core.settings import parse_settings
 from rllib_om2p.data.audit import Audit, audit
+from rllib_om2p.data.disk import write_text_whole
 from rllib_om2p.data.reader import OfflineDataset
 from rllib_om2p.data.schema import CARD_NAME, DatasetSpec, Episode
 from rllib_om2p.data.writer import DatasetWriter
@@ -39,10 +40,9 @@ from tuned_configs import markers
 from tuned_configs.dataset_table import table, target
 
 HOME = Path(__file__).parents[1] / "datasets"
-RESULTS = Path(__file__).parent / "RESULTS.md"
 BEGIN = markers.begin("tuned_configs.datasets table")
 
-OUTPUTS = ("cards", "samples", "manifest.json")
+OUTPUTS = ("cards", "samples", "manifest.json", "README.md")
 SAMPLE_QUALITY = "medium"
 SAMPLE_EPISODES = 4
 SAMPLE_BYTES = 90_000
@@ -85,7 +85,7 @@ def build(
     }
     dataset = OfflineDataset.open(str(out))
     found = audit(dataset)
-    row = _row(found, out, seconds, outputs=[home / part for part in OUTPUTS] + [RESULTS])
+    row = _row(found, out, seconds, outputs=[home / part for part in OUTPUTS])
     _write_card(home / "cards" / slug(name), out, found, row)
     with manifest(home) as content:
         content["sets"][name] = row
@@ -105,9 +105,7 @@ def manifest(home: Path = HOME) -> Iterator[dict[str, Any]]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         content = json.loads(file.read_text()) if file.exists() else {"sets": {}, "samples": {}}
         yield content
-        draft = file.with_suffix(".tmp")
-        draft.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
-        os.replace(draft, file)
+        write_text_whole(file, json.dumps(content, indent=1, sort_keys=True) + "\n")
     finally:
         os.close(lock)
 
@@ -235,12 +233,12 @@ def main() -> None:
     making = commands.add_parser("build", help="make sets of an environment")
     making.add_argument("env")
     making.add_argument("qualities", nargs="+", choices=QUALITIES)
-    making.add_argument("--data", type=Path, default=Path("data/sets"))
+    making.add_argument("--data", type=Path, default=Path("data"))
     making.add_argument("--overwrite", action="store_true", help="replace sets that are there")
     making.add_argument(
         "--set", nargs="+", default=[], metavar="NAME=VALUE", help="settings of make_dataset"
     )
-    commands.add_parser("table", help="write the table of all sets into RESULTS.md")
+    commands.add_parser("table", help="write the table of all sets into datasets/README.md")
     options = parser.parse_args()
     if options.command == "build":
         settings = parse_settings(options.set)
@@ -249,7 +247,7 @@ def main() -> None:
         return
     text = table(json.loads((HOME / "manifest.json").read_text()))
     print(text)
-    markers.replace_between(RESULTS, BEGIN, text)
+    markers.replace_between(HOME / "README.md", BEGIN, text)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rllib_om2p.data.disk import write_text_whole
+
 END = "<!-- end -->"
 
 
@@ -22,4 +24,4 @@ def replace_between(file: Path, mark: str, text: str) -> None:
     _, ended, after = rest.partition(END)
     if not found or not ended:
         raise ValueError(f"{file} must hold {mark} and, after it, {END}; add both lines.")
-    file.write_text(f"{before}{mark}\n\n{text}\n\n{END}{after}", encoding="utf-8")
+    write_text_whole(file, f"{before}{mark}\n\n{text}\n\n{END}{after}")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rllib_om2p.cli.common import AddCommand, add_prey, checkpoint_path, shortest
+from rllib_om2p.data.disk import write_text_whole
 
 if TYPE_CHECKING:
     from rllib_om2p.core.playing import Played
@@ -133,6 +133,4 @@ def _export(options: argparse.Namespace) -> None:
 def _write(file: str, text: str) -> None:
     path = Path(file).expanduser()
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.tmp")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, path)
+    write_text_whole(path, text)

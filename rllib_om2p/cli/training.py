@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from rllib_om2p.cli.common import AddCommand, add_prey, checkpoint_path, shortest
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from rllib_om2p.core.run import Iteration, Run
 
 TERMINATED = 143
+NUM_UPDATES = 10_000
 
 
 def add_commands(command: AddCommand) -> None:
@@ -25,11 +28,10 @@ def add_commands(command: AddCommand) -> None:
     train.add_argument("--algorithm", help="OM2P (default)")
     train.add_argument(
         "--updates",
-        type=int,
-        default=10_000,
+        type=_at_least(1),
         metavar="N",
         help="gradient updates in total, those of a resumed run included,\n"
-        "rounded up to whole iterations (10,000)",
+        f"rounded up to whole iterations ({NUM_UPDATES:,}; with --resume that run's total)",
     )
     train.add_argument(
         "--set",
@@ -42,16 +44,35 @@ def add_commands(command: AddCommand) -> None:
         "see help(OM2PConfig.training) and help(OM2PConfig.offline_data)",
     )
     train.add_argument("--seed", type=int, help="of weights, batches and noise (0)")
-    train.add_argument("--num-learners", type=int, metavar="N", help="0 (default): in this process")
+    train.add_argument(
+        "--num-learners", type=_at_least(0), metavar="N", help="0 (default): in this process"
+    )
     train.add_argument("--env", help="evaluate in it; by default the dataset's, if we have it")
     add_prey(train)
     train.add_argument(
-        "--eval-every", type=int, metavar="N", help="iterations between evaluations; 0: never (1)"
+        "--eval-every",
+        type=_at_least(0),
+        metavar="N",
+        help="iterations between evaluations; 0: never (1)",
     )
     train.add_argument(
-        "--eval-episodes", type=int, metavar="N", help="episodes of an evaluation (20)"
+        "--eval-episodes", type=_at_least(1), metavar="N", help="episodes of an evaluation (20)"
     )
     train.add_argument("--resume", metavar="CHECKPOINT", help="continue from it, with its settings")
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    """Return what reads a whole number of an option, for argparse."""
+
+    def read(text: str) -> int:
+        with contextlib.suppress(ValueError):
+            if int(text) >= least:
+                return int(text)
+        raise argparse.ArgumentTypeError(
+            f"must be a whole number of at least {least}, got {text!r}."
+        )
+
+    return read
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -66,7 +87,8 @@ def _train(options: argparse.Namespace) -> None:
     with Run(options.out, resume=resume) as run:
         finished = _train_into(run, options)
     if not finished:
-        print(f"ended by SIGTERM; continue with --resume {shortest(run.checkpoint)}", flush=True)
+        hint = f"; continue with --resume {shortest(run.checkpoint)}"
+        print("ended by SIGTERM" + (hint if run.checkpoint.exists() else ""), flush=True)
         raise SystemExit(TERMINATED)
     print(f"checkpoint: {run.checkpoint}")
     print(f"next: rllib-om2p evaluate {shortest(run.checkpoint)} --gif team.gif")
@@ -80,7 +102,7 @@ def _train_into(run: Run, options: argparse.Namespace) -> bool:
     config = _train_config(options)
     config.validate()
     per_iteration = config.num_updates_per_iteration
-    total = math.ceil(options.updates / per_iteration) * per_iteration
+    total = math.ceil(_num_updates(options) / per_iteration) * per_iteration
     print(
         f"{type(config).__name__.removesuffix('Config')} on {config.dataset_spec.dataset_id}: "
         f"{total} updates, a line for every {per_iteration}",
@@ -92,6 +114,16 @@ def _train_into(run: Run, options: argparse.Namespace) -> bool:
         if options.resume:
             algo.restore_from_path(checkpoint_path(options.resume))
             print(f"resumed at update {algo.num_updates}", flush=True)
+            if options.seed is not None:
+                print(
+                    "--seed does not change weights, batches and noise: they go on from there",
+                    flush=True,
+                )
+            if algo.num_updates >= total:
+                raise ValueError(
+                    f"{options.resume!r} has made {algo.num_updates} updates of {total} in total; "
+                    "nothing is left to train. To go on, raise the total with --updates."
+                )
         return run.train(
             algo, total, report=lambda iteration: print(_line(iteration, total), flush=True)
         )
@@ -101,6 +133,16 @@ def _train_into(run: Run, options: argparse.Namespace) -> bool:
         raise
     finally:
         algo.stop()
+
+
+def _num_updates(options: argparse.Namespace) -> int:
+    """Return the total that is asked for now, or was when the resumed run began."""
+    from rllib_om2p.core.run import planned_updates
+
+    if options.updates is not None:
+        return int(options.updates)
+    planned = planned_updates(checkpoint_path(options.resume)) if options.resume else None
+    return NUM_UPDATES if planned is None else planned
 
 
 def _train_config(options: argparse.Namespace) -> OfflineConfig:
@@ -125,9 +167,7 @@ def _train_config(options: argparse.Namespace) -> OfflineConfig:
         config.debugging(seed=options.seed)
     if options.num_learners is not None:
         config.learners(num_learners=options.num_learners)
-    config.num_updates_per_iteration = min(
-        config.num_updates_per_iteration, max(1, options.updates)
-    )
+    config.num_updates_per_iteration = min(config.num_updates_per_iteration, _num_updates(options))
     _set_evaluation(config, options)
     return config.debugging(log_level="ERROR")
 

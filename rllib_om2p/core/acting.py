@@ -17,7 +17,7 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.rl_module import RLModule
 from torch import Tensor
 
-from rllib_om2p.core.checkpoint import read_config, read_marker
+from rllib_om2p.core.checkpoint import read_config, read_marker, standing
 from rllib_om2p.core.config import OfflineConfig
 from rllib_om2p.core.exported import exported_config, exported_modules
 from rllib_om2p.core.rl_module import ACTION_MASK, NOISE, OBSERVATIONS
@@ -30,7 +30,7 @@ def module_path(checkpoint: str | Path, agent_id: str) -> Path:
 
     `RLModule.from_checkpoint` accepts it. Loading executes code (it is a pickle): trust it first.
     """
-    root = Path(checkpoint).expanduser().resolve()
+    root = standing(checkpoint).resolve()
     return root / COMPONENT_LEARNER_GROUP / COMPONENT_LEARNER / COMPONENT_RL_MODULE / agent_id
 
 

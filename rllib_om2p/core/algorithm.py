@@ -34,6 +34,7 @@ from rllib_om2p.core.checkpoint import (
     locate,
     read_marker,
     require_dataset,
+    standing,
     write_elsewhere,
     write_whole,
 )
@@ -292,6 +293,8 @@ class Algorithm(RLlibAlgorithm):
             ValueError: Half-written, of another algorithm, or trained on another dataset.
         """
         filesystem, place = locate(path, filesystem)
+        if filesystem is None:
+            place = str(standing(place))
         if component is None:
             marker = read_marker(place, filesystem)
             if marker["algorithm"] != type(self).__name__:

@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 from pyarrow.fs import FileSystem, FileType, LocalFileSystem
 from ray.rllib.utils.checkpoints import Checkpointable
 
+from rllib_om2p.data.disk import FULL_DISK
+
 if TYPE_CHECKING:
     from rllib_om2p.core.config import OfflineConfig
     from rllib_om2p.data.reader import OfflineDataset
@@ -61,13 +63,7 @@ def write_whole(path: str | Path, write: Callable[[Path], None], marker: Mapping
         _put(building, target)
     except OSError as error:
         shutil.rmtree(building, ignore_errors=True)
-        kept = "the one that is there is intact" if target.exists() else "there is none before it"
-        raise OSError(
-            error.errno,
-            f"the checkpoint was not written ({error.strerror or error}); {kept}. Make room and "
-            "resume from it",
-            str(target),
-        ) from error
+        raise OSError(error.errno, _not_written(error, target), str(target)) from error
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)
         raise
@@ -116,7 +112,11 @@ def tidy(path: str | Path) -> None:
     Only while nothing writes there.
     """
     target = Path(path).expanduser().resolve()
-    _recover(target)
+    place = standing(target)
+    if place != target:
+        os.replace(place, target)
+    elif target.exists():
+        shutil.rmtree(_aside(target), ignore_errors=True)
     for left in target.parent.glob(f"{_WRITING.format(glob.escape(target.name))}*"):
         shutil.rmtree(left, ignore_errors=True)
 
@@ -125,18 +125,39 @@ def _encode(marker: Mapping[str, Any]) -> bytes:
     return (json.dumps(dict(marker), indent=2, sort_keys=True) + "\n").encode()
 
 
+def _not_written(error: OSError, target: Path) -> str:
+    """Say why a checkpoint was not written, and what can be done."""
+    reason, is_full = error.strerror or str(error), error.errno in FULL_DISK
+    if target.exists():
+        kept = "the one that is there is intact"
+        kept += ". Make room and resume from it" if is_full else ". Resume from it"
+    else:
+        kept = "no older one is there" + (". Make room and try again" if is_full else "")
+    return f"the checkpoint was not written ({reason}); {kept}"
+
+
 def _put(building: Path, target: Path) -> None:
+    """Move a whole checkpoint to its place and remove the older one."""
     if not target.exists():
         os.replace(building, target)
-    elif _exchange(building, target):
-        shutil.rmtree(building)
-    else:
-        # Killed between the two moves, _recover finds the older checkpoint aside.
-        aside = target.parent / _ASIDE.format(target.name)
-        shutil.rmtree(aside, ignore_errors=True)
-        os.replace(target, aside)
+        return
+    if not _exchange(building, target):
+        _move_in_turn(building, target)
+    # The new one is in its place: what cannot be removed now (NFS keeps open files) is for `tidy`.
+    shutil.rmtree(building, ignore_errors=True)
+
+
+def _move_in_turn(building: Path, target: Path) -> None:
+    """Swap two directories in three moves; killed after the first, the older one is aside."""
+    aside = _aside(target)
+    shutil.rmtree(aside, ignore_errors=True)
+    os.replace(target, aside)
+    try:
         os.replace(building, target)
-        shutil.rmtree(aside)
+    except BaseException:
+        os.replace(aside, target)
+        raise
+    os.replace(aside, building)
 
 
 def _exchange(one: Path, other: Path) -> bool:
@@ -154,11 +175,20 @@ def _exchange(one: Path, other: Path) -> bool:
     raise OSError(code, os.strerror(code), str(other))
 
 
-def _recover(target: Path) -> None:
-    aside = target.parent / _ASIDE.format(target.name)
-    if not target.exists() and (aside / MARKER).is_file():
-        logger.warning("%s was being replaced when its writer ended; the older one is used", target)
-        os.replace(aside, target)
+def standing(path: str | Path) -> Path:
+    """Return where a checkpoint can be read: in its place or, between two moves, aside.
+
+    It changes nothing: its run may go on. Whoever holds the run moves it back; see `tidy`.
+    """
+    target = Path(path).expanduser()
+    if target.exists() or not (_aside(target) / MARKER).is_file():
+        return target
+    logger.warning("%s is not yet replaced, or its writer ended; the older one is used", target)
+    return _aside(target)
+
+
+def _aside(target: Path) -> Path:
+    return target.parent / _ASIDE.format(target.name)
 
 
 def _flush(directory: Path) -> None:
@@ -181,10 +211,8 @@ def read_marker(path: str | Path, filesystem: FileSystem | None = None) -> dict[
     Raises:
         ValueError: The path is no checkpoint of this package, or a half-written one.
     """
-    place, files = str(path), filesystem or LocalFileSystem()
-    if filesystem is None:
-        place = str(Path(path).expanduser())
-        _recover(Path(place))
+    files = filesystem or LocalFileSystem()
+    place = str(path) if filesystem is not None else str(standing(path))
 
     def kind(name: str) -> FileType:
         return files.get_file_info(f"{place}/{name}").type
@@ -235,7 +263,7 @@ def read_config(path: str | Path) -> OfflineConfig:
         ValueError: The path is no checkpoint of this package, or a half-written one.
     """
     read_marker(path)
-    file = Path(path).expanduser() / Checkpointable.CLASS_AND_CTOR_ARGS_FILE_NAME
+    file = standing(path) / Checkpointable.CLASS_AND_CTOR_ARGS_FILE_NAME
     with file.open("rb") as opened:
         built = pickle.load(opened)
     # An algorithm of one's own need not have a class that knows its config.

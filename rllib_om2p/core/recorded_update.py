@@ -127,7 +127,8 @@ class RecordedUpdate:
         return self._recordings[names]()
 
     def forget(self) -> None:
-        """Drop the recordings; for when tensors of the optimisers were replaced."""
+        """Begin anew, warm-ups included; for when tensors of the optimisers were replaced."""
+        self._num_warm_ups.clear()
         self._recordings.clear()
 
     def _record(self, due: Sequence[Phase]) -> _Recording:

@@ -2,6 +2,7 @@
 
     DIR/checkpoint/        of Algorithm.save_to_path; replaced whole after every iteration
     DIR/progress.jsonl     one line per iteration
+    DIR/run.json           how many updates it shall make in total
     DIR/events.out.*       for TensorBoard
     DIR/run.lock           while a process trains here
 
@@ -13,7 +14,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import signal
 import threading
 import time
@@ -35,11 +35,13 @@ from rllib_om2p.core.algorithm import (
 from rllib_om2p.core.checkpoint import tidy
 from rllib_om2p.core.learner import NUM_UPDATES_LIFETIME, UPDATES_PER_SECOND
 from rllib_om2p.core.run_lock import RunLock
+from rllib_om2p.data.disk import write_text_whole
 
 logger = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint"
 PROGRESS = "progress.jsonl"
+PLAN = "run.json"
 
 # Metrics of RLlib that say nothing about training.
 _LEFT_OUT = ("num_trainable_parameters", "num_non_trainable_parameters", "num_env_steps_trained")
@@ -103,6 +105,14 @@ class Iteration:
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
         return {**vars(self), "metrics": dict(self.metrics), "agent_metrics": self.agent_metrics}
+
+
+def planned_updates(checkpoint: Path) -> int | None:
+    """Return how many updates a checkpoint's run shall make in total; None if nothing says so."""
+    file = checkpoint.expanduser().resolve().parent / PLAN
+    if not file.is_file():
+        return None
+    return int(json.loads(file.read_text(encoding="utf-8"))["num_updates"])
 
 
 class SigtermWatch:
@@ -185,6 +195,8 @@ class Run:
     ) -> bool:
         """Train until `num_updates` updates are done in total, saving after every iteration.
 
+        The directory keeps the total, for `planned_updates`.
+
         On SIGTERM the iteration that runs is finished and saved first; choose
         `num_updates_per_iteration` so that it is shorter than the time that pre-emption leaves. A
         second SIGTERM ends the process at once.
@@ -199,12 +211,14 @@ class Run:
             True, or False if SIGTERM ended it early.
 
         Raises:
-            OSError: A checkpoint could not be written; the one before it is intact.
+            OSError: An iteration could not be written; the checkpoint before it is intact.
         """
         from torch.utils.tensorboard import SummaryWriter
 
         done = algo.num_updates
         self._forget_after(done)
+        plan = json.dumps({"num_updates": num_updates})
+        write_text_whole(self.directory / PLAN, plan + "\n")
         # Flushed often, so that TensorBoard shows a run while it goes on.
         writer = SummaryWriter(str(self.directory), purge_step=done + 1, flush_secs=10)
         try:
@@ -220,7 +234,8 @@ class Run:
     def _continues(self, resume: str | Path | None) -> bool:
         """Return whether what is there goes on, or nothing is."""
         if resume is None:
-            return not self.checkpoint.exists() and not self._progress.exists()
+            # A process that ends in its first save leaves one line and no checkpoint.
+            return not self.checkpoint.exists() and len(self._lines()) <= 1
         start = Path(resume).expanduser().resolve()
         return not self.checkpoint.exists() or self.directory in (start, start.parent)
 
@@ -236,8 +251,10 @@ class Run:
         if score is not None:
             result = {**result, EVALUATION_RESULTS: {TEAM_RETURN_MEAN: score()}}
         iteration = Iteration.of(result, time.perf_counter() - start)
-        algo.save_to_path(self.checkpoint)
+        # The line first: one that is ahead of the checkpoint is dropped when the run goes on, but
+        # one that is missing would never come.
         self._write(iteration, writer)
+        algo.save_to_path(self.checkpoint)
         report(iteration)
         return iteration.num_updates
 
@@ -264,14 +281,16 @@ class Run:
 
     def _forget_after(self, num_updates: int) -> None:
         """Drop the lines of iterations that the checkpoint does not have, which will run again."""
-        if not self._progress.exists():
-            return
-        lines = self._progress.read_text(encoding="utf-8").splitlines(keepends=True)
+        lines = self._lines()
         kept = [
             line
             for line in lines
             if line.endswith("\n") and json.loads(line)["num_updates"] <= num_updates
         ]
-        draft = self._progress.with_suffix(".tmp")
-        draft.write_text("".join(kept), encoding="utf-8")
-        os.replace(draft, self._progress)
+        if len(kept) < len(lines):
+            write_text_whole(self._progress, "".join(kept))
+
+    def _lines(self) -> list[str]:
+        if not self._progress.exists():
+            return []
+        return self._progress.read_text(encoding="utf-8").splitlines(keepends=True)

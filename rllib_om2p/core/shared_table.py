@@ -8,7 +8,8 @@ this each would read, transform and hold them for itself.
     FOLDER/KEY.lock         held while KEY is being filled; the kernel releases it at a kill
 
 A table stays for the next trial; `KEEP_S` after it was last opened, the next process that comes to
-the folder removes it. On Linux those that have it mapped keep it.
+the folder for another one removes it. On Linux those that have it mapped keep it. The folder may be
+a user's own and hold more: what does not bear the name of a table is left alone.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import fcntl
 import hashlib
 import logging
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -33,6 +35,9 @@ logger = logging.getLogger(__name__)
 
 FOLDER_VARIABLE = "RLLIB_OM2P_TABLES"
 KEEP_S = 24 * 3600.0
+
+# A table, or what a process left that was killed while it filled one.
+_OWN_NAME = re.compile(r"([0-9a-f]{32})(\.writing-[0-9a-f]{8})?")
 
 Fill = Callable[[Tensor], Tensor]
 """Writes all rows into a tensor (R, width) and returns the indices of those that can be drawn."""
@@ -124,14 +129,42 @@ def _write(place: Path, shape: tuple[int, int], fill: Fill) -> None:
 
 
 @contextlib.contextmanager
-def _locked(file: Path) -> Iterator[None]:
-    with file.open("w") as opened:
-        fcntl.flock(opened, fcntl.LOCK_EX)
-        yield
+def _locked(file: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold a lock file; one that its holder removed meanwhile is made anew.
+
+    Raises:
+        BlockingIOError: It is held, and `wait` is False.
+    """
+    while True:
+        with file.open("w") as opened:
+            fcntl.flock(opened, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_at(opened.fileno(), file):
+                yield
+                return
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _remove_unused(folder: Path) -> None:
+    """Remove old tables and old left-overs with their locks; whose lock is held is in use."""
     for place in folder.iterdir():
-        with contextlib.suppress(FileNotFoundError):
-            if place.is_dir() and time.time() - place.stat().st_mtime > KEEP_S:
+        own = _OWN_NAME.fullmatch(place.name)
+        if own is None or not _is_unused(place):
+            continue
+        lock = folder / f"{own[1]}.lock"
+        with contextlib.suppress(BlockingIOError), _locked(lock, wait=False):
+            if _is_unused(place):  # still, now that nobody can open it
                 shutil.rmtree(place, ignore_errors=True)
+            lock.unlink()
+
+
+def _is_unused(place: Path) -> bool:
+    try:
+        return place.is_dir() and time.time() - place.stat().st_mtime > KEEP_S
+    except FileNotFoundError:
+        return False

@@ -19,6 +19,7 @@ from rllib_om2p.data import audit_report
 from rllib_om2p.data.audit_notices import notices
 from rllib_om2p.data.audit_pass import ActionAudit, Coverage, Endings, Gatherer, Histogram
 from rllib_om2p.data.audit_presence import Presence
+from rllib_om2p.data.disk import write_text_whole
 from rllib_om2p.data.reader import OfflineDataset
 from rllib_om2p.data.schema import DatasetSpec
 from rllib_om2p.data.statistics import DatasetStatistics
@@ -95,9 +96,7 @@ class Audit:
             "audit.json": json.dumps(self.to_dict(), indent=1, sort_keys=True) + "\n",
         }
         for name, text in texts.items():
-            temporary = folder / f".{name}.tmp"
-            temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, folder / name)
+            write_text_whole(folder / name, text)
         return folder / "audit.md", folder / "audit.json"
 
 

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rllib_om2p.data.disk import write_text_whole
+
 logger = logging.getLogger(__name__)
 
 JOURNAL_NAME = "journal.json"
@@ -31,12 +33,7 @@ def file_sha256(path: Path) -> str:
 
 def save_journal(directory: Path, key: str, parts: Sequence[dict[str, Any]]) -> None:
     """Enter the finished parts (entries of a dataset card) of the work called `key`."""
-    draft = directory / f"{JOURNAL_NAME}.tmp"
-    with draft.open("w", encoding="utf-8") as file:
-        json.dump({"key": key, "parts": list(parts)}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, directory / JOURNAL_NAME)
+    write_text_whole(directory / JOURNAL_NAME, json.dumps({"key": key, "parts": list(parts)}))
 
 
 def load_journal(directory: Path, key: str) -> list[dict[str, Any]]:

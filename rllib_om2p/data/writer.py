@@ -2,10 +2,11 @@
 
 Knows nothing of environments or learners. Everything is written into the hidden directory
 `.writing` first; on success the files are moved into place and the dataset card comes last, and a
-directory without a card does not open as a dataset. A killed writer leaves only `.writing`, which
-the next writer of that directory removes, or, with `resume=True`, continues: whole files stay, and
-since files and row groups depend on the episodes alone, the bytes are those of an unbroken run.
-While one writes, the lock `.writing.lock` keeps others out.
+directory without a card does not open as a dataset. Overwriting removes the former dataset and no
+other file. A killed writer leaves only `.writing`, which the next writer of that directory removes,
+or, with `resume=True`, continues: whole files stay, and since files and row groups depend on the
+episodes alone, the bytes are those of an unbroken run. While one writes, the lock `.writing.lock`
+keeps others out.
 
 Axes: E episodes, T acting steps, R rows (T + 1 per episode), O observation, A action features.
 """
@@ -16,6 +17,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,6 +38,7 @@ from rllib_om2p.data.schema import (
     CARD_NAME,
     CONTENT_KEY,
     SCHEMA_VERSION,
+    SPEC_KEY,
     AnyArray,
     Column,
     DataError,
@@ -51,6 +54,8 @@ logger = logging.getLogger(__name__)
 WRITING_NAME = ".writing"
 LOCK_NAME = ".writing.lock"
 ZSTD_LEVEL = 3
+
+_PART_NAME = re.compile(r"part-\d{5,}\.parquet")
 
 
 class _HashingFile:
@@ -185,14 +190,15 @@ class DatasetWriter:
         spec: What the dataset says about itself.
         rows_per_group: Rows per row group; an episode longer than that gets a group of its own.
         rows_per_file: Rows per file.
-        overwrite: Replace a dataset that is already there.
+        overwrite: Replace a dataset that is already there. Parquet files that are not of it are
+            never removed.
         resume: Continue what a killed or failed writer with the same spec and sizes left: its
             whole files stay, `num_episodes` says how many episodes they hold, and the caller goes
             on with the next. After an error the whole files stay for the next attempt.
 
     Raises:
-        DataError: Another writer is at work in the directory, it holds a dataset or other Parquet
-            files, an episode breaks the contract, or no episode was written.
+        DataError: Another writer is at work in the directory, it holds a dataset and `overwrite` is
+            False, or other Parquet files, an episode breaks the contract, or none was written.
     """
 
     def __init__(
@@ -290,10 +296,17 @@ class DatasetWriter:
             shutil.rmtree(self._temporary)
         if self._resume and not (self.directory / CARD_NAME).exists():
             parts.take_back(self._temporary, self._key)
-        taken = [p.name for p in self._published()]
-        if taken and not self._overwrite:
+        own = self._published()
+        others = sorted(set(self.directory.glob("*.parquet")) - set(own))
+        if others:
             raise DataError(
-                f"{self.directory} already holds {taken[0]} ({len(taken)} such files); choose "
+                f"{self.directory} holds {others[0].name}, which is not of a dataset there and is "
+                f"not overwritten ({len(others)} such files); move it away or choose another "
+                "directory."
+            )
+        if own and not self._overwrite:
+            raise DataError(
+                f"{self.directory} already holds {own[0].name} ({len(own)} such files); choose "
                 "another directory or pass overwrite=True."
             )
 
@@ -317,8 +330,15 @@ class DatasetWriter:
         return hashlib.sha256(f"{self.spec.to_json()} {sizes}".encode()).hexdigest()
 
     def _published(self) -> list[Path]:
+        """Return the card and its files; without one, the parts of a half-published set."""
         card = self.directory / CARD_NAME
-        return [card] * card.exists() + sorted(self.directory.glob("*.parquet"))
+        names = _named_files(card)
+        own = [
+            path
+            for path in sorted(self.directory.glob("*.parquet"))
+            if (_is_part(path) if names is None else path.name in names)
+        ]
+        return [card] * card.exists() + own
 
     def write_episode(self, episode: Episode) -> None:
         """Write one episode.
@@ -529,6 +549,26 @@ def dataset_card(
         "files": files,
     }
     return json.dumps(card, indent=1, sort_keys=True) + "\n"
+
+
+def _named_files(card: Path) -> set[str] | None:
+    """Return the names of the files of a dataset; None if there is no readable card."""
+    try:
+        return {entry["name"] for entry in json.loads(card.read_text(encoding="utf-8"))["files"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        logger.debug("No card at %s: %s", card, error)
+        return None
+
+
+def _is_part(path: Path) -> bool:
+    """Whether a file is one that a writer moved into place."""
+    if not _PART_NAME.fullmatch(path.name):
+        return False
+    try:
+        return SPEC_KEY in (pq.read_metadata(path).metadata or {})
+    except (OSError, pa.ArrowException) as error:
+        logger.debug("No part at %s: %s", path, error)
+        return False
 
 
 def _sync_directory(directory: Path) -> None:

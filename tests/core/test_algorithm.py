@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -307,6 +308,16 @@ def test_half_written_checkpoint_is_refused(trained, tmp_path):
         algo.restore_from_path("half", filesystem=bucket)
     with pytest.raises(ValueError, match="is not a directory"):
         algo.restore_from_path(tmp_path / "absent")
+
+
+def test_checkpoint_that_a_killed_writer_moved_aside_restores_and_stays_there(trained, tmp_path):
+    algo, path = trained
+    shutil.copytree(path, tmp_path / ".checkpoint.old")
+    gone = tmp_path / "checkpoint"
+    assert list(load_modules(gone)) == ["agent_0", "agent_1", "agent_2"]
+    assert read_config(gone).algo_class is OM2P
+    algo.restore_from_path(gone)
+    assert [place.name for place in tmp_path.iterdir()] == [".checkpoint.old"]
 
 
 def test_checkpoint_is_whole_wherever_it_is_saved(trained, tmp_path, monkeypatch):

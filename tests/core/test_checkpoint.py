@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import resource
 import shutil
@@ -13,7 +14,14 @@ from pathlib import Path
 import pytest
 from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
-from rllib_om2p.core.checkpoint import MARKER, read_marker, tidy, write_elsewhere, write_whole
+from rllib_om2p.core.checkpoint import (
+    MARKER,
+    read_marker,
+    standing,
+    tidy,
+    write_elsewhere,
+    write_whole,
+)
 from rllib_om2p.core.run import Run
 from rllib_om2p.core.run_lock import LOCK
 
@@ -47,7 +55,7 @@ def write(path: Path, value: str, then: Callable[[], None] = lambda: None) -> No
 def value_of(path: Path) -> str:
     value = read_marker(path)["value"]
     for name in ("first", "second"):
-        assert (path / name).read_text() == value * SIZE
+        assert (standing(path) / name).read_text() == value * SIZE
     return value
 
 
@@ -88,6 +96,19 @@ def between_two_moves(path: Path) -> None:
     write(path, "b")
 
 
+def before_the_last_move(path: Path) -> None:
+    without_exchange()
+    move = os.replace
+
+    def replace(source: Path, target: Path) -> None:
+        if source.name.endswith(".old"):
+            kill_me()
+        move(source, target)
+
+    os.replace = replace
+    write(path, "b")
+
+
 @pytest.mark.parametrize(
     ("killed", "left"),
     [
@@ -95,6 +116,7 @@ def between_two_moves(path: Path) -> None:
         (before_the_swap, "a"),
         (after_the_swap, "b"),
         (between_two_moves, "a"),
+        (before_the_last_move, "b"),
     ],
 )
 def test_a_killed_writer_leaves_a_whole_checkpoint(tmp_path, killed, left):
@@ -106,6 +128,65 @@ def test_a_killed_writer_leaves_a_whole_checkpoint(tmp_path, killed, left):
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint"]
     write(path, "c")
     assert value_of(path) == "c"
+
+
+def test_reading_leaves_what_a_killed_writer_moved_aside_to_the_run(tmp_path):
+    path = tmp_path / "run" / "checkpoint"
+    write(path, "a")
+    assert in_child(lambda: between_two_moves(path)) == signal.SIGKILL
+    left = sorted(path.parent.iterdir())
+    assert value_of(path) == "a"
+    assert sorted(path.parent.iterdir()) == left
+    Run(path.parent, resume=path).close()
+    assert [p.name for p in path.parent.iterdir()] == ["checkpoint"]
+    assert value_of(path) == "a"
+
+
+@pytest.mark.parametrize("prepare", [lambda: None, without_exchange])
+def test_what_cannot_be_removed_does_not_make_a_written_checkpoint_a_failure(tmp_path, prepare):
+    """As over NFS, where a file that another process has open cannot be removed."""
+    path = tmp_path / "checkpoint"
+
+    def busy(*args: object, **kwargs: object) -> None:
+        raise OSError(errno.EBUSY, "Device or resource busy")
+
+    def both() -> None:
+        signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+        prepare()
+        write(path, "a")
+        os.unlink = busy
+        write(path, "b")
+        write(path, "c")
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    assert in_child(both) == signal.SIGUSR1
+    assert value_of(path) == "c"
+    tidy(path)
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint"]
+
+
+def test_a_failed_move_puts_the_older_checkpoint_back(tmp_path):
+    path = tmp_path / "checkpoint"
+
+    def fail() -> None:
+        signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+        without_exchange()
+        move = os.replace
+
+        def replace(source: Path, target: Path) -> None:
+            if ".writing-" in source.name:
+                raise OSError(errno.EIO, "Input/output error")
+            move(source, target)
+
+        os.replace = replace
+        with pytest.raises(OSError, match="is intact"):
+            write(path, "b")
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    write_whole(path, lambda place: None, {"value": "a"})
+    assert in_child(fail) == signal.SIGUSR1
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint"]
+    assert read_marker(path) == {"value": "a"}
 
 
 def test_without_an_atomic_swap_the_newer_checkpoint_still_replaces_the_older(tmp_path):
@@ -130,14 +211,26 @@ def test_a_full_disk_is_said_and_keeps_the_checkpoint_before(tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (SIZE // 2, hard))
     try:
-        with pytest.raises(OSError, match=r"not written \(File too large\); the one that is there"):
+        said = r"not written \(File too large\); the one that is there is intact\. Make room and"
+        with pytest.raises(OSError, match=said):
             write(path, "b")
-        with pytest.raises(OSError, match="there is none before it"):
+        with pytest.raises(OSError, match=r"no older one is there\. Make room and try again"):
             write(tmp_path / "other", "b")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert value_of(path) == "a"
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint"]
+
+
+def test_what_is_no_full_disk_asks_for_no_room(tmp_path):
+    def refuse(place: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    path = tmp_path / "checkpoint"
+    for said in (r"\(Permission denied\); no older one is there: '", r"intact\. Resume from it: '"):
+        with pytest.raises(OSError, match=said):
+            write_whole(path, refuse, {})
+        write(path, "a")
 
 
 def test_a_killed_first_checkpoint_is_none(tmp_path):

@@ -98,13 +98,17 @@ def test_replayed_updates_give_the_numbers_of_usual_ones(dataset):
         assert torch.equal(value, weights[name])
 
 
-def test_forgotten_recordings_are_made_anew(dataset):
+def test_forgotten_recordings_are_made_anew_after_warm_ups(dataset):
+    """A restored optimiser may be empty: it must allocate its state before it is recorded."""
     recorder = Repeats()
     update = RecordedUpdate(make_learner(dataset)._phase_update, recorder)
     for number in range(WARM_UPS + 2):
         update(number)
     update.forget()
-    update(WARM_UPS + 2)
+    for number in range(WARM_UPS):
+        update(number)
+        assert (recorder.num_warm_ups, recorder.num_recorded) == (WARM_UPS + number + 1, 1)
+    update(WARM_UPS)
     assert recorder.num_recorded == 2
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -85,13 +86,84 @@ def test_full_disk_is_an_error_and_no_crash(tmp_path, monkeypatch):
     assert not (tmp_path / "key").exists()
 
 
-def test_table_that_nobody_opened_for_a_day_is_removed_under_its_users(tmp_path):
-    rows, _ = open_or_fill(tmp_path, "old", SHAPE, fill)
+def make_old(place: Path) -> Path:
     long_ago = time.time() - shared_table.KEEP_S - 1
-    os.utime(tmp_path / "old", (long_ago, long_ago))
-    open_or_fill(tmp_path, "new", SHAPE, fill)
-    assert not (tmp_path / "old").exists()
+    os.utime(place, (long_ago, long_ago))
+    return place
+
+
+def test_table_that_nobody_opened_for_a_day_is_removed_under_its_users(tmp_path):
+    old, new = table_key("old"), table_key("new")
+    rows, _ = open_or_fill(tmp_path, old, SHAPE, fill)
+    left = tmp_path / f"{table_key('killed')}.writing-{'0' * 8}"
+    left.mkdir()
+    for place in (tmp_path / old, left):
+        make_old(place)
+    open_or_fill(tmp_path, new, SHAPE, fill)
+    assert sorted(place.name for place in tmp_path.iterdir()) == [new, f"{new}.lock"]
     assert rows[5, 1] == 11
+
+
+def test_what_else_lies_in_the_folder_stays(tmp_path):
+    key = table_key("old")
+    names = ["photos", key[:-1], f"{key}0", key.upper(), f"{key}.writing-by-hand", f"old-{key}"]
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "precious").touch()
+        make_old(tmp_path / name)
+    make_old(tmp_path)
+    (tmp_path / table_key("a file")).touch()
+    make_old(tmp_path / table_key("a file"))
+    open_or_fill(tmp_path, table_key("new"), SHAPE, fill)
+    assert all((tmp_path / name / "precious").exists() for name in names)
+    assert (tmp_path / table_key("a file")).exists()
+
+
+def test_old_table_that_someone_is_opening_stays(tmp_path):
+    key = table_key("old")
+    open_or_fill(tmp_path, key, SHAPE, fill)
+    make_old(tmp_path / key)
+    with (tmp_path / f"{key}.lock").open("w") as opened:
+        fcntl.flock(opened, fcntl.LOCK_EX)
+        open_or_fill(tmp_path, table_key("new"), SHAPE, fill)
+        assert (tmp_path / key / "rows.npy").exists()
+    open_or_fill(tmp_path, key, SHAPE, refuse)
+
+
+def waits_for_a_lock(pid: int) -> bool:
+    with Path("/proc/locks").open() as locks:
+        return any("->" in line and f" {pid} " in line for line in locks)
+
+
+def test_process_that_waits_for_a_lock_that_is_removed_takes_a_new_one(tmp_path):
+    program = textwrap.dedent(
+        """
+        import pathlib, sys
+        from rllib_om2p.core.shared_table import open_or_fill
+        folder, key = pathlib.Path(sys.argv[1]), sys.argv[2]
+        def fill(rows):
+            import fcntl, torch
+            with (folder / f"{key}.lock").open() as held:
+                try:
+                    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    rows.fill_(7)
+                    return torch.arange(4)
+        print("ready", flush=True)
+        assert open_or_fill(folder, key, (4, 3), fill)[0].sum() == 84
+        """
+    )
+    key = table_key("key")
+    lock = tmp_path / f"{key}.lock"
+    with lock.open("w") as opened:
+        fcntl.flock(opened, fcntl.LOCK_EX)
+        command = [sys.executable, "-c", program, str(tmp_path), key]
+        waiting = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert waiting.stdout.readline() == "ready\n"
+        while not waits_for_a_lock(waiting.pid):
+            assert waiting.poll() is None
+        lock.unlink()
+    assert waiting.wait() == 0
 
 
 def test_key_follows_every_part():

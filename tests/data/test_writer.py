@@ -14,6 +14,7 @@ import sys
 import textwrap
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -167,6 +168,64 @@ def test_a_failed_overwrite_keeps_the_old_dataset(write, spec, episodes, tmp_pat
 
 def test_overwrite_leaves_no_old_files(write, spec, episodes):
     path = write(spec, episodes)
+    write(spec, episodes[:1], overwrite=True)
+    assert sorted(p.name for p in path.iterdir()) == [CARD_NAME, "part-00000.parquet"]
+    assert OfflineDataset.open(str(path)).num_episodes == 1
+
+
+@pytest.mark.parametrize("with_dataset", [False, True])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_parquet_files_of_others_are_refused_and_stay(
+    tmp_path, write, spec, episodes, with_dataset, overwrite
+):
+    path = tmp_path / "data"
+    if with_dataset:
+        write(spec, episodes)
+    path.mkdir(exist_ok=True)
+    # Another program's file may well bear the name of a part.
+    names = ["part-00000.parquet", "recording.parquet"][with_dataset:]
+    for name in names:
+        pq.write_table(pa.table({"reward": [1.0]}), path / name)
+    before = hashes(path)
+    words = rf"holds {names[0]}, which is not of a dataset there.*move it away or choose another"
+    with pytest.raises(DataError, match=words):
+        write(spec, episodes[:1], overwrite=overwrite)
+    assert hashes(path) == before
+
+
+def test_a_file_that_comes_while_one_overwrites_stays_and_is_not_mixed_in(
+    tmp_path, write, spec, episodes
+):
+    path = write(spec, episodes)
+    stray = path / "recording.parquet"
+    with DatasetWriter(path, spec, overwrite=True) as writer:
+        writer.write_episode(episodes[0])
+        stray.write_bytes((path / "part-00000.parquet").read_bytes())
+    with pytest.raises(DataError, match=r"recording.parquet, which its card does not name"):
+        OfflineDataset.open(str(path))
+    stray.rename(tmp_path / "elsewhere.parquet")
+    assert OfflineDataset.open(str(path)).num_episodes == 1
+
+
+def test_a_card_names_no_files_of_other_folders(tmp_path, write, spec, episodes):
+    path = write(spec, episodes)
+    other = tmp_path / "other.parquet"
+    other.write_bytes((path / "part-00000.parquet").read_bytes())
+    card = json.loads((path / CARD_NAME).read_text())
+    card["files"].append({"name": "../other.parquet"})
+    (path / CARD_NAME).write_text(json.dumps(card))
+    write(spec, episodes[:1], overwrite=True)
+    assert other.exists()
+
+
+@pytest.mark.parametrize("card", [None, "cut off"])
+def test_parts_of_a_half_published_set_are_overwritten(write, spec, episodes, card):
+    path = write(spec, episodes)
+    (path / CARD_NAME).unlink()
+    if card is not None:
+        (path / CARD_NAME).write_text(card)
+    with pytest.raises(DataError, match="already holds .* pass overwrite=True"):
+        write(spec, episodes[:1])
     write(spec, episodes[:1], overwrite=True)
     assert sorted(p.name for p in path.iterdir()) == [CARD_NAME, "part-00000.parquet"]
     assert OfflineDataset.open(str(path)).num_episodes == 1

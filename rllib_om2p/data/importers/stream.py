@@ -8,7 +8,6 @@ command goes on after them; the bytes are those of an unbroken run.
 from __future__ import annotations
 
 import difflib
-import errno
 import importlib
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from rllib_om2p.data.audit import Audit, audit
+from rllib_om2p.data.disk import FULL_DISK
 from rllib_om2p.data.importers.locate import local_copy, remove_copy
 from rllib_om2p.data.importers.options import ImportOptions
 from rllib_om2p.data.importers.recording import EpisodeBatch, Progress, Recording
@@ -30,9 +30,6 @@ SOURCES = ("omar", "og-marl", "omiga", "minari", "rllib")
 # Rows of a part file: what an interrupted import may have to read again.
 ROWS_PER_FILE = 200_000
 SECONDS_BETWEEN_LINES = 5.0
-
-# What a disk, a quota or a limit of the file size says when nothing more fits.
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def import_dataset(
@@ -72,7 +69,7 @@ def import_dataset(
         recording = module.open_recording(local, options, progress)
         _write(recording, out, options, overwrite, rows_per_file, progress)
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno not in FULL_DISK:
             raise
         raise DataError(
             f"No space is left for {out} ({error}). Nothing half-written will be read; make room "

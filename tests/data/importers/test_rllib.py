@@ -135,6 +135,15 @@ def test_multi_agent_batches_of_the_json_writer_come_back_number_for_number(tmp_
     assert ends(episodes[1]) == {"terminated": {"agent_0": [2], "agent_1": [2]}, "truncated": False}
 
 
+def test_importing_over_the_recordings_themselves_keeps_them(tmp_path):
+    (team,) = make_teams([4], DIMS[:1])
+    write_team(tmp_path / "a.parquet", team)
+    before = (tmp_path / "a.parquet").read_bytes()
+    with pytest.raises(DataError, match=r"holds a\.parquet, which is not of a dataset there"):
+        import_dataset("rllib", tmp_path, out=tmp_path, overwrite=True)
+    assert (tmp_path / "a.parquet").read_bytes() == before
+
+
 def test_old_dones_are_terminations_and_discrete_actions_need_their_number(tmp_path):
     values = columns(make_teams([5])[0], 0, 1)
     values["dones"] = values.pop("terminateds") | values.pop("truncateds")

@@ -1,0 +1,38 @@
+"""Text files that are whole at any time, and what a disk says that is full.
+
+Knows files only; every layer above may use it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+# What a disk, a quota or a limit of the file size says when nothing more fits.
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def write_text_whole(path: Path, text: str) -> None:
+    """Write a file so that whoever opens it finds the former text or all of the new one.
+
+    A hidden neighbour is written, synced to disk and moved into place. A process that is killed
+    leaves it at most, and the next one writes over it.
+
+    Args:
+        path: Its directory must exist.
+        text: Written as UTF-8.
+
+    Raises:
+        OSError: It could not be written (the disk is full, ...); what was there is intact.
+    """
+    draft = path.with_name(f".{path.name}.tmp")
+    try:
+        with draft.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,50 @@
+"""Text files of processes that are killed, or whose disk is full, while they write."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+
+import pytest
+
+from rllib_om2p.data.disk import FULL_DISK, write_text_whole
+
+
+def test_the_new_text_is_there_and_nothing_else(tmp_path):
+    file = tmp_path / "notes.md"
+    for text in ("first ä\n", "second\n"):
+        write_text_whole(file, text)
+        assert file.read_text(encoding="utf-8") == text
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_killed_writer_leaves_the_former_text(tmp_path):
+    file = tmp_path / "notes.md"
+    write_text_whole(file, "former")
+    child = os.fork()
+    if child == 0:
+        try:
+            os.fsync = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+            write_text_whole(file, "newer, and longer")
+        finally:
+            os._exit(0)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    assert file.read_text() == "former"
+    write_text_whole(file, "newer")
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_full_disk_leaves_the_former_text_alone(tmp_path):
+    file = tmp_path / "notes.md"
+    write_text_whole(file, "former")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large") as error:
+            write_text_whole(file, "x" * 100_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert error.value.errno in FULL_DISK
+    assert file.read_text() == "former"
+    assert list(tmp_path.iterdir()) == [file]

@@ -1,6 +1,6 @@
 """Where the matching loss hides what the value does: its error by jump, for several flow times.
 
-    python -m tuned_configs.corner --data data/spread/medium
+    python -m tuned_configs.corner --data data/mpe/simple_spread/medium
 
 Trains OM2P with the VDN critic once per distribution of flow times and prints, for jumps (r, t),
 the mean squared error of u to its target. The critic judges the jump (0, 1) alone.

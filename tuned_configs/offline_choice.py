@@ -1,8 +1,8 @@
 """Does fitted Q evaluation rank policies as playing does? Prints Spearman's rank correlation.
 
-    python -m tuned_configs.offline_choice train --data data/spread --work runs/choice \
+    python -m tuned_configs.offline_choice train --data data/mpe/simple_spread --work runs/choice \
         --qualities medium-replay medium medium-expert
-    python -m tuned_configs.offline_choice rank --data data/spread --work runs/choice
+    python -m tuned_configs.offline_choice rank --data data/mpe/simple_spread --work runs/choice
 
 `train` makes policies of different quality on each set of Cooperative Navigation, without its
 held-out episodes: behaviour cloning and OM2P with several eta, stopped at several updates. It

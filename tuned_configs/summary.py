@@ -2,8 +2,8 @@
 
     python -m tuned_configs.summary cpu options ...
 
-For each suite: `results/SUITE.md` with all tables, and between its marks in RESULTS.md the scores
-over datasets, the mean returns, and how it was made.
+For each suite: `results/SUITE.md` with all tables and, between its marks in RESULTS.md if it has
+any there, the scores over datasets, the mean returns, and how it was made.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ def main() -> None:
         folder = HERE / "results" / suite
         tables = full_markdown(load_comparison(folder))
         folder.with_name(f"{suite}.md").write_text(tables, encoding="utf-8")
-        markers.replace_between(RESULTS, mark(suite), section(suite))
+        if mark(suite) in RESULTS.read_text(encoding="utf-8"):
+            markers.replace_between(RESULTS, mark(suite), section(suite))
         print(f"written: {suite}")
 
 

@@ -18,7 +18,7 @@ from rllib_om2p.benchmark.suite import Method, Suite, Task
 from rllib_om2p.core.config import OfflineConfig
 from rllib_om2p.core.settings import apply_settings, setting_methods
 from rllib_om2p.data.reader import OfflineDataset
-from rllib_om2p.evaluation.records import SUITE_FILE
+from rllib_om2p.evaluation.records import SUITE_FILE, read_record
 
 ConfigClasses = Mapping[str, tuple[type, type[OfflineConfig]]]
 """Algorithm and config by name, as `rllib_om2p.algorithms.ALGORITHMS`."""
@@ -204,7 +204,7 @@ def missing(cells: Sequence[Cell], folder: Path) -> list[Cell]:
     """Return the cells that have no result in a folder.
 
     Raises:
-        ValueError: A result there was made with other settings or data.
+        ValueError: A result there is damaged, or was made with other settings or data.
     """
     todo = []
     for cell in cells:
@@ -212,7 +212,7 @@ def missing(cells: Sequence[Cell], folder: Path) -> list[Cell]:
         if not file.exists():
             todo.append(cell)
             continue
-        found, wanted = json.loads(file.read_text(encoding="utf-8"))["cell"], cell.identity()
+        found, wanted = read_record(file).get("cell", {}), cell.identity()
         changed = [key for key in wanted if found.get(key) != wanted[key]]
         if changed:
             values = ", ".join(f"{k} {found.get(k)} (now {wanted[k]})" for k in changed)

@@ -14,8 +14,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rllib_om2p.benchmark.cells import Cell, result_file, write_json
+from rllib_om2p.benchmark.cells import Cell, failure_file, result_file, write_json
 from rllib_om2p.benchmark.training import hyperparameters, make_config
+from rllib_om2p.evaluation.records import read_record
 
 TAKEN_FROM = "taken_from"
 _RUN = (
@@ -40,6 +41,9 @@ def take_over(cells: Sequence[Cell], folder: Path) -> list[Cell]:
     Args:
         cells: Those without a result.
         folder: Of this suite's results; other suites' are the folders beside it.
+
+    Raises:
+        ValueError: A result there is damaged; the text names it.
     """
     made = _made_beside(folder)
     found = []
@@ -60,7 +64,7 @@ def _made_beside(folder: Path) -> dict[str, list[Path]]:
     for file in sorted(folder.parent.glob("*/*.json")):
         if file.parent.resolve() == folder.resolve():
             continue
-        record = json.loads(file.read_text(encoding="utf-8"))
+        record = read_record(file)
         if "cell" in record and "hyperparameters" in record:
             identity = _identity(record["cell"], record["hyperparameters"])
             found.setdefault(identity, []).append(file)
@@ -78,7 +82,7 @@ def _identity(run: Mapping[str, Any], values: Mapping[str, Any]) -> str:
 
 
 def _copy(source: Path, cell: Cell, folder: Path) -> None:
-    record = json.loads(source.read_text(encoding="utf-8"))
+    record = read_record(source)
     identity = cell.identity()
     file = result_file(folder, cell)
     folder.mkdir(parents=True, exist_ok=True)
@@ -94,3 +98,4 @@ def _copy(source: Path, cell: Cell, folder: Path) -> None:
         TAKEN_FROM: f"{source.parent.name}/{source.name}",
     }
     write_json(file, record | changed)
+    failure_file(folder, cell).unlink(missing_ok=True)

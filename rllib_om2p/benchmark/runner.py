@@ -6,7 +6,6 @@ Starting a worker costs many seconds of processor time, so each trains one cell 
 
 from __future__ import annotations
 
-import fcntl
 import gc
 import logging
 import os
@@ -21,7 +20,7 @@ from typing import Any, NamedTuple
 from ray import tune
 from ray.tune import Callback, CheckpointConfig, FailureConfig, Stopper
 
-from rllib_om2p.benchmark.cells import Cell, failure_file, result_file, write_json
+from rllib_om2p.benchmark.cells import Cell, failure_file, write_json
 from rllib_om2p.benchmark.training import CellRun
 from rllib_om2p.evaluation.scores import number
 
@@ -33,11 +32,19 @@ _RETURN, _UPDATES, _FINISHED = "team_return", "num_updates", "finished"
 
 
 class Outcome(NamedTuple):
-    """How many cells of a run ended in which way."""
+    """How many cells of a run ended in which way.
+
+    Attributes:
+        done: With a result.
+        failed: With an error.
+        left: Neither; their turn did not come, or they saved themselves.
+        is_interrupted: Whether some are left because of Ctrl-C, not because time was up.
+    """
 
     done: int
     failed: int
     left: int
+    is_interrupted: bool = False
 
 
 @dataclass
@@ -61,7 +68,7 @@ def run_cells(
     max_minutes: float | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> Outcome:
-    """Train cells and write one result each; Ray must be running.
+    """Train cells and write one result each; Ray must be running, and the folder held.
 
     Args:
         cells: Those to do, in this order.
@@ -70,9 +77,6 @@ def run_cells(
         workers: Cells that are trained at the same time.
         max_minutes: After that no cell is started, and those that run save themselves and stop.
         report: Receives a line for each cell that ended.
-
-    Raises:
-        ValueError: Another benchmark writes into the folder.
     """
     if not cells:
         return Outcome(0, 0, 0)
@@ -80,14 +84,16 @@ def run_cells(
     progress = _Progress(len(cells), deadline, report)
     folder.mkdir(parents=True, exist_ok=True)
     scratch = folder.resolve() / ".tune"
-    with _locked(folder), _quiet_tune():
+    with _quiet_tune():
         try:
             shutil.rmtree(scratch, ignore_errors=True)  # of a run that was killed
             _tuner(cells, folder, facts, workers, progress, str(scratch)).fit()
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     left = progress.total - progress.done - progress.failed
-    return Outcome(progress.done, progress.failed, left)
+    # Tune keeps Ctrl-C to itself: it ends the run as if all was done (tune/tune.py:218).
+    is_interrupted = left > 0 and time.time() < deadline
+    return Outcome(progress.done, progress.failed, left, is_interrupted)
 
 
 def _tuner(
@@ -244,17 +250,3 @@ def _quiet_tune() -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold a folder against a second benchmark; a killed process lets go of it by itself."""
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ValueError(f"another benchmark writes into {folder}; wait for it.") from error
-        yield
-
-
-__all__ = ["CellTrial", "Outcome", "result_file", "run_cells"]

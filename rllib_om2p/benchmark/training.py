@@ -13,7 +13,7 @@ import gc
 import json
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from rllib_om2p.benchmark.action_samples import Pool, distance_to_data, make_poo
 from rllib_om2p.benchmark.cells import Cell, result_file, write_json
 from rllib_om2p.core.acting import JointPolicy
 from rllib_om2p.core.algorithm import Algorithm
+from rllib_om2p.core.checkpoint import read_marker, tidy, write_whole
 from rllib_om2p.core.config import OfflineConfig
 from rllib_om2p.core.run import Iteration
 from rllib_om2p.core.settings import apply_settings, setting_methods
@@ -35,6 +36,7 @@ from rllib_om2p.envs.worlds import evaluate_team
 
 SAVE_EVERY_SECONDS = 600.0
 _TIMES = ("build", "train", "evaluate")
+_LOG = "log.json"
 SIGNIFICANT_DIGITS = 7
 
 
@@ -45,6 +47,9 @@ class CellRun:
         cell: What to train.
         folder: Of the results.
         facts: Who makes the numbers, as `evaluation.provenance.provenance` returns it.
+
+    Raises:
+        ValueError: It was saved before, and cannot go on from there; the text says what to delete.
     """
 
     def __init__(self, cell: Cell, folder: Path, facts: Mapping[str, Any]) -> None:
@@ -57,6 +62,7 @@ class CellRun:
             "curve": [],
             "metrics": [],
             "points": [],
+            "first_points": [],
             "peak": 0.0,
             "gpu_peak": 0.0,
             **dict.fromkeys(_TIMES, 0.0),
@@ -70,8 +76,11 @@ class CellRun:
         assert isinstance(algorithm, Algorithm)
         self._algorithm = algorithm
         self._built = memory.resident_mib()
-        if (self._saved / "log.json").exists():
+        tidy(self._saved)
+        if (self._saved / _LOG).exists():
             self._restore()
+        # It warms up: losses are compiled, memory is first touched, optimisers make their state.
+        self._log["first_points"].append(len(self._log["points"]))
         self._log["build"] += time.perf_counter() - start
         self._last_save = time.monotonic()
 
@@ -124,6 +133,7 @@ class CellRun:
             "provenance": self._facts | {"date": _now()},
         }
         write_json(result_file(self._folder, cell), record)
+        (self._saved / _LOG).unlink(missing_ok=True)  # first: half of a state is none
         shutil.rmtree(self._saved, ignore_errors=True)
         return record
 
@@ -138,14 +148,13 @@ class CellRun:
 
     def save(self) -> None:
         """Save what a later run goes on from; the older state stays until this one is whole."""
-        draft = self._saved.with_name(f"{self._saved.name}.part")
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
-        self._algorithm.save_to_path(draft / "checkpoint")
-        saved = {"identity": self.cell.identity(), "log": self._log}
-        (draft / "log.json").write_text(json.dumps(saved), encoding="utf-8")
-        shutil.rmtree(self._saved, ignore_errors=True)
-        draft.rename(self._saved)
+
+        def write(folder: Path) -> None:
+            self._algorithm.save_to_path(folder / "checkpoint")
+            saved = {"identity": self.cell.identity(), "log": self._log}
+            (folder / _LOG).write_text(json.dumps(saved), encoding="utf-8")
+
+        write_whole(self._saved, write, {"cell": self.cell.name})
         self._last_save = time.monotonic()
 
     def stop(self) -> None:
@@ -153,11 +162,18 @@ class CellRun:
         self._algorithm.stop()
 
     def _restore(self) -> None:
-        saved = json.loads((self._saved / "log.json").read_text(encoding="utf-8"))
-        if saved["identity"] != self.cell.identity():
-            return  # of another version of the suite; it is replaced by the next save
-        self._algorithm.restore_from_path(self._saved / "checkpoint")
-        self._log = saved["log"]
+        try:
+            saved = json.loads((self._saved / _LOG).read_text(encoding="utf-8"))
+            if saved["identity"] != self.cell.identity():
+                return  # of another version of the suite; it is replaced by the next save
+            read_marker(self._saved)  # RLlib passes over parts that are missing
+            self._algorithm.restore_from_path(self._saved / "checkpoint")
+            self._log = saved["log"]
+        except Exception as error:  # RLlib's, torch's and pickle's, each of its own kind
+            raise ValueError(
+                f"{self.cell.name} cannot go on from the state at {self._saved} "
+                f"({type(error).__name__}: {error}); delete that folder to train it anew."
+            ) from error
 
     def _policy(self, seed: int) -> JointPolicy:
         agents = self._algorithm.config.dataset_spec.agent_ids
@@ -196,12 +212,8 @@ class CellRun:
 
     def _costs(self) -> dict[str, Any]:
         log = self._log
-        # The first point warms up: memory is first touched, optimisers make their state.
-        points = np.array(log["points"][1:] or log["points"])
-        wall, processor = points.mean(0) * self.cell.num_points / self.cell.num_updates
         return {
-            "updates_per_second": _rounded(1.0 / wall),
-            "update_ms": {"wall": _rounded(1e3 * wall), "processor": _rounded(1e3 * processor)},
+            **_update_times(log["points"], log["first_points"], self.cell),
             "seconds": {name: round(log[name], 3) for name in _TIMES},
             "memory_mib": {
                 "fresh_process": self.cell.fresh_process,
@@ -211,6 +223,26 @@ class CellRun:
                 "gpu_peak": round(log["gpu_peak"], 1),
             },
         }
+
+
+def _update_times(
+    points: Sequence[Sequence[float]], left_out: Sequence[int], cell: Cell
+) -> dict[str, Any]:
+    """Return what an update takes, None where no point is left.
+
+    Args:
+        points: Seconds by the clock and of the processor of each.
+        left_out: Positions of those that do not count.
+        cell: Whose points.
+    """
+    counted = [point for index, point in enumerate(points) if index not in left_out]
+    if not counted:
+        return {"updates_per_second": None, "update_ms": None}
+    wall, processor = np.mean(counted, axis=0) * cell.num_points / cell.num_updates
+    return {
+        "updates_per_second": _rounded(1.0 / wall),
+        "update_ms": {"wall": _rounded(1e3 * wall), "processor": _rounded(1e3 * processor)},
+    }
 
 
 def make_config(cell: Cell) -> OfflineConfig:

@@ -59,10 +59,13 @@ def _benchmark(options: argparse.Namespace) -> None:
 
     Raises:
         ValueError: An unknown suite, algorithm, dataset or seed.
-        RuntimeError: Some cells failed; their errors lie beside the results.
+        RuntimeError: Some cells failed; their errors lie beside the results. Or another benchmark
+            writes them.
+        KeyboardInterrupt: Ctrl-C; what is done stays.
     """
-    from rllib_om2p.benchmark.cells import Choice, failure_file, make_cells, missing
+    from rllib_om2p.benchmark.cells import Choice, failure_file, make_cells, write_plan
     from rllib_om2p.benchmark.suite import load_suite
+    from rllib_om2p.benchmark.suite_lock import suite_lock
 
     suite = load_suite(options.suite)
     from rllib_om2p.algorithms import ALGORITHMS
@@ -70,30 +73,39 @@ def _benchmark(options: argparse.Namespace) -> None:
     choice = Choice(options.only, options.datasets, options.seeds)
     cells = make_cells(suite, options.data, ALGORITHMS, choice)
     folder = Path(options.out) / suite.name
-    todo = missing(cells, folder)
-    print(f"{suite.name}: {suite.title}", flush=True)
-    print(f"{len(cells) - len(todo)} of {len(cells)} runs are done in {folder}", flush=True)
+    workers = len(os.sched_getaffinity(0)) if options.workers is None else options.workers
+    if workers < 1:
+        raise ValueError(f"--workers must be at least 1, got {workers}.")
     if options.list:
-        for cell in todo:
+        for cell in _begin(suite, cells, folder):
             mark = "failed" if failure_file(folder, cell).exists() else "missing"
             print(f"{mark}: {cell.name}")
         return
-    if todo:
-        _run(options, suite, todo, folder)
+    with suite_lock(folder):
+        todo = _begin(suite, cells, folder)
+        write_plan(folder, suite)
+        if todo:
+            _run(options, todo, folder, workers)
     print(f"next: rllib-om2p report {folder} --out report.html")
 
 
-def _run(options: argparse.Namespace, suite: Suite, todo: Sequence[Cell], folder: Path) -> None:
-    from rllib_om2p.benchmark.cells import missing, write_plan
+def _begin(suite: Suite, cells: Sequence[Cell], folder: Path) -> list[Cell]:
+    """Say what is done, and return what is not."""
+    from rllib_om2p.benchmark.cells import missing
+
+    todo = missing(cells, folder)
+    say(f"{suite.name}: {suite.title}")
+    say(f"{len(cells) - len(todo)} of {len(cells)} runs are done in {folder}")
+    return todo
+
+
+def _run(options: argparse.Namespace, todo: Sequence[Cell], folder: Path, workers: int) -> None:
+    from rllib_om2p.benchmark.cells import missing
     from rllib_om2p.benchmark.reuse import take_over
     from rllib_om2p.benchmark.runner import run_cells
     from rllib_om2p.core.console import start_ray
     from rllib_om2p.evaluation.provenance import provenance
 
-    workers = len(os.sched_getaffinity(0)) if options.workers is None else options.workers
-    if workers < 1:
-        raise ValueError(f"--workers must be at least 1, got {workers}.")
-    write_plan(folder, suite)
     taken = take_over(todo, folder)
     if taken:
         say(f"{len(taken)} runs are taken over from other suites in {options.out}")
@@ -109,11 +121,14 @@ def _run(options: argparse.Namespace, suite: Suite, todo: Sequence[Cell], folder
         max_minutes=options.max_minutes,
         report=say,
     )
+    failed = f"{outcome.failed} runs failed; their errors are in {folder}/*.failed."
+    if outcome.is_interrupted:
+        print(f"interrupted; {outcome.left} runs are left for the same command")
+        if outcome.failed:
+            print(failed)
+        raise KeyboardInterrupt
     if outcome.failed:
-        raise RuntimeError(
-            f"{outcome.failed} runs failed; their errors are in {folder}/*.failed. The same "
-            "command tries them again."
-        )
+        raise RuntimeError(f"{failed} The same command tries them again.")
     if outcome.left:
         print(f"time is up; {outcome.left} runs are left for the same command")
 

@@ -5,28 +5,30 @@ Reads results, adds nothing to them, and says what is missing, failed or not com
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from rllib_om2p.evaluation import comparison_figures as figures
 from rllib_om2p.evaluation import page
 from rllib_om2p.evaluation.action_figures import actions_figure
 from rllib_om2p.evaluation.comparison import (
+    Part,
     aggregate_table,
-    aggregates,
     improvement,
     improvement_table,
     overview_table,
+    pooled_parts,
     returns_table,
     settings_table,
-    shared_datasets,
     sweeps,
 )
 from rllib_om2p.evaluation.costs import cost_table
 from rllib_om2p.evaluation.page import Section
 from rllib_om2p.evaluation.provenance import describe_machine
 from rllib_om2p.evaluation.records import Comparison, Samples, load_comparison
-from rllib_om2p.evaluation.report import Table
+from rllib_om2p.evaluation.report import Table, replace_text
+from rllib_om2p.evaluation.statistics import Interval
 
 _HOW_TO_READ = (
     "Scores are those of the last update; no seed, checkpoint or episode was chosen. Normalised: "
@@ -38,16 +40,33 @@ _HOW_TO_READ = (
     "that Welch's test (p 0.05) does not tell apart from it."
 )
 _HOW_TO_READ_COSTS = (
-    "Medians over the runs, without each run's first point of the curve. Milliseconds are of one "
-    "core's processor time, on a GPU by the clock. Memory is the whole process's at its peak in "
-    "training (on a GPU torch's); what training adds is shown where every run had a process of its "
-    "own: the table of transitions, networks, optimisers and what an update takes."
+    "Medians over the runs. Times of an update leave out the first point of the curve and the "
+    "first after each resumption, which warm up; a run without another has none (older records "
+    "leave out the curve's first point only, and never a single one). Compiled runs and others are "
+    "not compared: those count that more of an environment's methods have (if equally many, the "
+    "compiled ones, if the first method has them); where a method has the other kind only, a "
+    "column says which methods are compiled, and ratios between the kinds are left blank. "
+    "Milliseconds are of one core's processor time, on a GPU by the clock. Memory is the whole "
+    "process's at its peak in training (on a GPU torch's); what training adds is shown where every "
+    "run had a process of its own: the table of transitions, networks, optimisers and what an "
+    "update takes."
 )
 _HOW_TO_READ_ACTIONS = (
     "Samples of the first seed. Upper row: one action at each of many observations of the data. "
     "Below: many actions at one observation (where the data's actions differ most among 64 random "
     "ones, and at a middling one), over the data's actions at its nearest observations."
 )
+
+
+class _Chances(NamedTuple):
+    """What takes many resamples: reckoned once, for tables and pictures."""
+
+    parts: list[Part]
+    improvements: dict[tuple[str, str], Interval]
+
+    @classmethod
+    def of(cls, comparison: Comparison) -> _Chances:
+        return cls(pooled_parts(comparison), improvement(comparison))
 
 
 def write_benchmark_report(folder: str | Path, out: str | Path) -> list[Path]:
@@ -64,17 +83,18 @@ def write_benchmark_report(folder: str | Path, out: str | Path) -> list[Path]:
     if out.suffix != ".html":
         raise ValueError(f"--out must end in .html, got {str(out)!r}.")
     comparison = load_comparison(folder)
-    tables = dict(_tables(comparison))
+    chances = _Chances.of(comparison)
+    tables = dict(_tables(comparison, chances))
     out.parent.mkdir(parents=True, exist_ok=True)
     files = [out, out.with_suffix(".md")]
-    files[0].write_text(_html(comparison, tables), encoding="utf-8")
-    files[1].write_text(_markdown(comparison, tables), encoding="utf-8")
+    replace_text(files[0], _html(comparison, tables, chances))
+    replace_text(files[1], _markdown(comparison, tables))
     return files
 
 
 def full_markdown(comparison: Comparison) -> str:
     """Return all tables as Markdown."""
-    return _markdown(comparison, dict(_tables(comparison)))
+    return _markdown(comparison, dict(_tables(comparison, _Chances.of(comparison))))
 
 
 def brief_markdown(comparison: Comparison) -> str:
@@ -82,7 +102,7 @@ def brief_markdown(comparison: Comparison) -> str:
 
     What training costs stands there where nothing was scored.
     """
-    tables = {"": aggregate_table(comparison)}
+    tables = {"": aggregate_table(comparison, pooled_parts(comparison))}
     tables |= {
         f"`{env}`, mean returns:\n\n": overview_table(comparison, env) for env in comparison.envs
     }
@@ -93,9 +113,9 @@ def brief_markdown(comparison: Comparison) -> str:
     return "\n\n".join([*_state(comparison), *parts, "; ".join(made) + "."])
 
 
-def _tables(comparison: Comparison) -> Iterator[tuple[str, Table]]:
+def _tables(comparison: Comparison, chances: _Chances) -> Iterator[tuple[str, Table]]:
     """Yield all tables by their headings."""
-    overall = aggregate_table(comparison)
+    overall = aggregate_table(comparison, chances.parts)
     if overall is not None:
         yield "Over datasets", overall
     for env in comparison.envs:
@@ -106,9 +126,9 @@ def _tables(comparison: Comparison) -> Iterator[tuple[str, Table]]:
         returns = returns_table(comparison, env)
         if returns is not None:
             yield f"Returns, {env}", returns
-    found = improvement(comparison)
-    if found:
-        yield "Probability of improvement", improvement_table(comparison, found)
+    if chances.improvements:
+        found = improvement_table(comparison, chances.improvements)
+        yield "Probability of improvement", found
     for env in comparison.envs:
         costs = cost_table(comparison, env)
         if costs is not None:
@@ -120,47 +140,44 @@ def _tables(comparison: Comparison) -> Iterator[tuple[str, Table]]:
 
 def _markdown(comparison: Comparison, tables: dict[str, Table]) -> str:
     parts = [f"# {_title(comparison)}", *_state(comparison), _HOW_TO_READ]
+    if any(name.startswith("Cost, ") for name in tables):
+        parts.append(f"Cost: {_HOW_TO_READ_COSTS}")
     parts += [f"## {name}\n\n{table.markdown()}" for name, table in tables.items()]
     made = "\n".join(f"- {line}" for line in _made_with(comparison))
     return "\n\n".join([*parts, f"## How it was made\n\n{made}"]) + "\n"
 
 
-def _html(comparison: Comparison, tables: dict[str, Table]) -> str:
+def _html(comparison: Comparison, tables: dict[str, Table], chances: _Chances) -> str:
     palette = figures.Palette(comparison.methods)
     shown = {name: page.table(table) for name, table in tables.items()}
     intro = [page.paragraph(text, "warning") for text in _state(comparison)]
     sections = [
-        Section("Over datasets", _overall(comparison, shown, palette)),
+        Section("Over datasets", _overall(comparison, shown, palette, chances)),
         Section("Returns", _returns(comparison, shown, palette)),
         Section("Learning curves", _curves(comparison, palette)),
         Section("Sweeps", _sweeps(comparison, palette)),
         Section("Actions", _actions(comparison, palette), folded=True),
         Section("Cost", _costs(comparison, shown, palette)),
         Section("Settings", [shown[n] for n in shown if n.startswith("Settings")]),
-        Section("Failed runs", _failures(comparison)),
+        Section("Failed runs", _names(comparison.failures)),
+        Section("Left out", _names(comparison.left_out)),
         Section("How it was made", [page.bullets(_made_with(comparison))]),
     ]
     intro.append(page.paragraph(_HOW_TO_READ))
     return page.page(_title(comparison), intro, [s for s in sections if s.parts])
 
 
-def _overall(comparison: Comparison, shown: dict[str, str], palette: figures.Palette) -> list[str]:
+def _overall(
+    comparison: Comparison, shown: dict[str, str], palette: figures.Palette, chances: _Chances
+) -> list[str]:
     parts = []
-    if "Over datasets" in shown:
-        groups = {"all": comparison.datasets}
-        if len(comparison.envs) > 1:
-            groups |= {env: comparison.datasets_of(env) for env in comparison.envs}
-        pooled = {
-            f"{name} ({len(shared_datasets(comparison, datasets))} datasets)": found
-            for name, datasets in groups.items()
-            if (found := aggregates(comparison, datasets))
-        }
+    if chances.parts:
+        pooled = {f"{p.name} ({p.num_datasets} datasets)": p.scores for p in chances.parts}
         picture = figures.intervals_figure(pooled, comparison.methods, palette)
         parts += [page.picture(picture), shown["Over datasets"]]
-    chances = improvement(comparison)
-    if chances:
+    if chances.improvements:
         name = "Probability of improvement"
-        picture = figures.improvement_figure(comparison.methods, chances)
+        picture = figures.improvement_figure(comparison.methods, chances.improvements)
         parts += [page.heading(name), page.picture(picture), shown[name]]
     return parts
 
@@ -217,10 +234,8 @@ def _costs(comparison: Comparison, shown: dict[str, str], palette: figures.Palet
     return [page.paragraph(_HOW_TO_READ_COSTS), *parts] if parts else []
 
 
-def _failures(comparison: Comparison) -> list[str]:
-    if not comparison.failures:
-        return []
-    return [page.bullets([f"{name}: {error}" for name, error in comparison.failures.items()])]
+def _names(found: Mapping[str, str]) -> list[str]:
+    return [page.bullets([f"{name}: {text}" for name, text in found.items()])] if found else []
 
 
 def _title(comparison: Comparison) -> str:
@@ -236,6 +251,12 @@ def _state(comparison: Comparison) -> list[str]:
         )
     if comparison.failures:
         lines.append(f"{len(comparison.failures)} runs failed; see below.")
+    if comparison.left_out:
+        unplanned = ", ".join(sorted(set(comparison.left_out.values())))
+        lines.append(
+            f"Left out: {len(comparison.left_out)} results that the suite does not plan "
+            f"({unplanned})."
+        )
     return lines + [f"Not on equal footing: {text}." for text in comparison.differences()]
 
 

@@ -7,6 +7,7 @@ with more seeds than another, while a benchmark is under way, weighs no more.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -72,31 +73,57 @@ def aggregates(comparison: Comparison, datasets: Sequence[str]) -> dict[str, Agg
     return found
 
 
-def aggregate_table(comparison: Comparison) -> Table | None:
+class Part(NamedTuple):
+    """Some of the datasets, pooled.
+
+    Attributes:
+        name: "all", or an environment.
+        num_datasets: That all methods share.
+        scores: By method.
+    """
+
+    name: str
+    num_datasets: int
+    scores: dict[str, Aggregate]
+
+
+def pooled_parts(comparison: Comparison) -> list[Part]:
+    """Return the scores over all datasets and, of several environments, by environment.
+
+    Parts of which the methods share no dataset are left out.
+    """
+    parts = {"all": comparison.datasets}
+    if len(comparison.envs) > 1:
+        parts |= {env: comparison.datasets_of(env) for env in comparison.envs}
+    return [
+        Part(name, len(shared_datasets(comparison, datasets)), found)
+        for name, datasets in parts.items()
+        if (found := aggregates(comparison, datasets))
+    ]
+
+
+def aggregate_table(comparison: Comparison, parts: Sequence[Part]) -> Table | None:
     """Return one row per method: interquartile means over all datasets and by environment.
 
     The plain mean stands beside them: of few datasets that lie far apart, the middle half of the
     scores may leave whole datasets out. In brackets the 95 % interval, where every dataset has
     several seeds.
+
+    Args:
+        comparison: All runs.
+        parts: As `pooled_parts` returns them.
     """
-    parts = {"all": comparison.datasets}
-    if len(comparison.envs) > 1:
-        parts |= {env: comparison.datasets_of(env) for env in comparison.envs}
-    pooled = {name: aggregates(comparison, datasets) for name, datasets in parts.items()}
-    pooled = {name: found for name, found in pooled.items() if found}
-    if not pooled:
+    if not parts:
         return None
     header = ["method"]
-    for name, datasets in parts.items():
-        if name in pooled:
-            number = len(shared_datasets(comparison, datasets))
-            short = name.rpartition("/")[2]
-            header += [f"IQM, {short} ({number})", f"mean, {short}"]
+    for part in parts:
+        short = part.name.rpartition("/")[2]
+        header += [f"IQM, {short} ({part.num_datasets})", f"mean, {short}"]
     rows = []
     for method in comparison.methods:
         cells = [method]
-        for found in pooled.values():
-            score = found.get(method)
+        for part in parts:
+            score = part.scores.get(method)
             cells += [_with_interval(score), f"{score.mean:.1f}"] if score else ["", ""]
         rows.append(tuple(cells))
     return Table(tuple(header), tuple(rows), frozenset({"method"}))
@@ -176,23 +203,25 @@ def returns_table(comparison: Comparison, env: str) -> Table | None:
 def improvement(comparison: Comparison) -> dict[tuple[str, str], Interval]:
     """Return by pair of methods how often a run of the first beats one of the second.
 
-    Pairs without a dataset that both have with several seeds are left out.
+    Ties count half, so the two numbers of a pair add up to 1, and their intervals mirror each
+    other. Pairs without a dataset that both have with several seeds are left out.
     """
     found = {}
     scores = {m: comparison.scores(m, comparison.datasets) for m in comparison.methods}
-    for first in comparison.methods:
-        for second in comparison.methods:
-            both = [
-                d
-                for d in scores[first]
-                if min(len(scores[first][d]), len(scores[second].get(d, ()))) > 1
-            ]
-            if first != second and both:
-                found[first, second] = probability_of_improvement(
-                    {d: scores[first][d] for d in both},
-                    {d: scores[second][d] for d in both},
-                    num_resamples=MATRIX_RESAMPLES,
-                )
+    for first, second in itertools.combinations(comparison.methods, 2):
+        both = [
+            d
+            for d in scores[first]
+            if min(len(scores[first][d]), len(scores[second].get(d, ()))) > 1
+        ]
+        if both:
+            wins = probability_of_improvement(
+                {d: scores[first][d] for d in both},
+                {d: scores[second][d] for d in both},
+                num_resamples=MATRIX_RESAMPLES,
+            )
+            found[first, second] = wins
+            found[second, first] = Interval(1.0 - wins.estimate, 1.0 - wins.high, 1.0 - wins.low)
     return found
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 
 from rllib_om2p.evaluation.comparison import Aggregate, Sweep
-from rllib_om2p.evaluation.costs import cost
+from rllib_om2p.evaluation.costs import Cost, are_mixed, costs
 from rllib_om2p.evaluation.records import Comparison, Run
 from rllib_om2p.evaluation.statistics import Interval
 from rllib_om2p.evaluation.svg import themed_figure, to_svg
@@ -148,13 +147,8 @@ def improvement_figure(methods: Sequence[str], found: Mapping[tuple[str, str], I
 
 def costs_figure(comparison: Comparison, env: str, palette: Palette) -> str | None:
     """Draw time per update, memory and minutes of each method as bars; None if not measured."""
-    datasets = comparison.datasets_of(env)
-    found = {
-        method: own
-        for method in comparison.methods
-        if (own := cost([r for d in datasets for r in comparison.of(method, d)])) is not None
-        and own.milliseconds is not None
-    }
+    measured = costs(comparison, env)
+    found = {method: own for method, own in measured.items() if own.minutes is not None}
     if not found:
         return None
     title = f"{env}: what training takes (medians over runs)"
@@ -170,7 +164,7 @@ def costs_figure(comparison: Comparison, env: str, palette: Palette) -> str | No
                 axes.barh(row, value or 0.0, color=palette.colour(method), height=0.6)
             axes.set_xlabel(label)
             axes.grid(axis="x", alpha=0.25)
-        _name_rows(drawn[0], list(found))
+        _name_rows(drawn[0], _names_with_kind(found))
     return to_svg(figure, title)
 
 
@@ -179,11 +173,13 @@ def sweep_figure(comparison: Comparison, sweep: Sweep, palette: Palette) -> str:
     title = f"{sweep.algorithm}: what {sweep.setting} does"
     values = np.array(list(sweep.values.values()), float)
     scores = {m: comparison.scores(m, comparison.datasets) for m in sweep.values}
-    costs = {m: cost(comparison.of(m)) for m in comparison.methods}
+    measured = costs(comparison)
+    kinds = {own.is_compiled for m, own in measured.items() if m in sweep.values}
+    alike = {m: own for m, own in measured.items() if kinds == {own.is_compiled}}
     others = [m for m in comparison.methods if m not in sweep.values]
     shown: dict[str, dict[str, float]] = {
-        "ms per update": _measured(costs, "milliseconds"),
-        "MiB of training": _measured(costs, "added_mib"),
+        "ms per update": _measured(alike, "milliseconds"),
+        "MiB of training": _measured(alike, "added_mib"),
     }
     shown = {label: found for label, found in shown.items() if set(sweep.values) <= set(found)}
     has_scores = any(scores.values())
@@ -200,11 +196,12 @@ def sweep_figure(comparison: Comparison, sweep: Sweep, palette: Palette) -> str:
         for axes, (label, found) in zip(panels, shown.items(), strict=True):
             own = [found[method] for method in sweep.values]
             axes.plot(values, own, color=palette.colour(next(iter(sweep.values))), marker="o")
-            for other in (o for o in others if o in found):
+            beside = [other for other in others if other in found]
+            for other in beside:
                 axes.axhline(found[other], color=palette.colour(other), linestyle="--", label=other)
             axes.set_ylabel(label)
             axes.set_ylim(bottom=0.0)
-            if others:
+            if beside:
                 axes.legend()
         for axes in figure.axes:
             axes.set_xlabel(sweep.setting)
@@ -215,9 +212,18 @@ def sweep_figure(comparison: Comparison, sweep: Sweep, palette: Palette) -> str:
     return to_svg(figure, title)
 
 
-def _measured(costs: Mapping[str, Any], name: str) -> dict[str, float]:
-    found = {m: getattr(own, name) for m, own in costs.items() if own is not None}
-    return {method: value for method, value in found.items() if value is not None}
+def _measured(found: Mapping[str, Cost], name: str) -> dict[str, float]:
+    values = {method: getattr(own, name) for method, own in found.items()}
+    return {method: value for method, value in values.items() if value is not None}
+
+
+def _names_with_kind(found: Mapping[str, Cost]) -> list[str]:
+    """Return methods as rows are named: with "compiled" behind those that were, if not all were."""
+    is_mixed = are_mixed(found)
+    return [
+        f"{method}, compiled" if is_mixed and own.is_compiled else method
+        for method, own in found.items()
+    ]
 
 
 def _has_curve(run: Run) -> bool:

@@ -1,13 +1,17 @@
-"""What training takes: time per update, memory, minutes; medians over runs."""
+"""What training takes: time per update, memory, minutes; medians over runs.
+
+Losses may be compiled or not, which changes time and memory: runs of the two kinds are never mixed
+in one number, nor divided by each other.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from rllib_om2p.evaluation.records import Comparison, Run
+from rllib_om2p.evaluation.records import Comparison
 from rllib_om2p.evaluation.report import Table
 
 
@@ -15,7 +19,8 @@ class Cost(NamedTuple):
     """What a method's training takes, as medians over its runs.
 
     Attributes:
-        updates_per_second: By the clock.
+        is_compiled: Whether the losses of its runs were compiled.
+        updates_per_second: By the clock; None where it was not measured.
         milliseconds: Per update, of processor time, or by the clock on a GPU; None where it was
             not measured.
         minutes: Of one run: building, training and evaluation.
@@ -24,24 +29,45 @@ class Cost(NamedTuple):
             run had been in the process before.
     """
 
-    updates_per_second: float
+    is_compiled: bool
+    updates_per_second: float | None
     milliseconds: float | None
     minutes: float | None
     peak_mib: float | None
     added_mib: float | None
 
 
-def cost(runs: Sequence[Run]) -> Cost | None:
-    """Return what runs took, None if none of them measured it.
+def costs(comparison: Comparison, env: str | None = None) -> dict[str, Cost]:
+    """Return what the runs of each method took, without methods of which none measured it.
 
-    Where only some were compiled, those count: half of two kinds is neither.
+    Of compiled and other runs those count that more methods have, so that as many as can be are
+    compared (if equally many: the compiled ones, if the first method has them); of a method that
+    has only the other kind, these.
+
+    Args:
+        comparison: All runs.
+        env: Only those on this environment.
     """
-    timed = [run.record for run in runs if "updates_per_second" in run.record]
-    if not timed:
-        return None
-    timed = [record for record in timed if _is_compiled(record)] or timed
+    kinds: dict[str, dict[bool, list[Mapping[str, Any]]]] = {}
+    for run in comparison.runs:
+        if env in (None, run.env) and "updates_per_second" in run.record:
+            by_kind = kinds.setdefault(run.method, {})
+            by_kind.setdefault(_is_compiled(run.record), []).append(run.record)
+    lead = sum((True in own) - (False in own) for own in kinds.values())
+    usual = lead > 0 or (lead == 0 and True in next(iter(kinds.values()), ()))
+    return {method: _cost(own.get(usual) or own[not usual]) for method, own in kinds.items()}
+
+
+def are_mixed(found: Mapping[str, Cost]) -> bool:
+    """Return whether some methods were compiled and some were not."""
+    return len({own.is_compiled for own in found.values()}) > 1
+
+
+def _cost(timed: Sequence[Mapping[str, Any]]) -> Cost:
+    """Return the medians over records of one kind."""
     return Cost(
-        updates_per_second=float(np.median([record["updates_per_second"] for record in timed])),
+        is_compiled=_is_compiled(timed[0]),
+        updates_per_second=_middle([record["updates_per_second"] for record in timed]),
         milliseconds=_median(timed, _update_ms),
         minutes=_median(
             timed,
@@ -58,42 +84,44 @@ def cost(runs: Sequence[Run]) -> Cost | None:
 
 
 def cost_table(comparison: Comparison, env: str) -> Table | None:
-    """Return speed and memory on one environment, and their ratios to the first method."""
-    datasets = comparison.datasets_of(env)
-    costs = {
-        method: found
-        for method in comparison.methods
-        if (found := cost([r for d in datasets for r in comparison.of(method, d)])) is not None
-    }
-    if not costs:
+    """Return speed and memory on one environment, and their ratios to the first method.
+
+    Where some methods were compiled and some were not, a column says which.
+    """
+    found = costs(comparison, env)
+    if not found:
         return None
-    first = next(iter(costs))
+    first = next(iter(found))
+    base, is_mixed = found[first], are_mixed(found)
     header = (
-        "method", "updates/s", "ms per update", f"time ÷ {first}", "minutes per run",
-        "peak MiB of the process", "MiB of training", f"memory ÷ {first}",
+        "method", *(["compiled"] if is_mixed else []), "updates/s", "ms per update",
+        f"time ÷ {first}", "minutes per run", "peak MiB of the process", "MiB of training",
+        f"memory ÷ {first}",
     )  # fmt: skip
-    base, rows = costs[first], []
-    for method, own in costs.items():
-        time_ratio = _ratio(own.milliseconds, base.milliseconds)
+    rows = []
+    for method, own in found.items():
+        kind = ["yes" if own.is_compiled else "no"] if is_mixed else []
+        has_ratio = own.is_compiled == base.is_compiled
         rows.append(
             (
                 method,
+                *kind,
                 _three_digits(own.updates_per_second),
                 _three_digits(own.milliseconds),
-                _three_digits(time_ratio),
+                _three_digits(_ratio(own.milliseconds, base.milliseconds) if has_ratio else None),
                 _three_digits(own.minutes),
                 "" if own.peak_mib is None else f"{own.peak_mib:.0f}",
                 "" if own.added_mib is None else f"{own.added_mib:.0f}",
-                _three_digits(_ratio(own.added_mib, base.added_mib)),
+                _three_digits(_ratio(own.added_mib, base.added_mib) if has_ratio else None),
             )
         )
-    return Table(header, tuple(rows), frozenset({"method"}))
+    return Table(header, tuple(rows), frozenset({"method", "compiled"}))
 
 
-def _update_ms(record: Mapping[str, Any]) -> float:
+def _update_ms(record: Mapping[str, Any]) -> float | None:
     """Return what an update takes; other processes slow a clock, but not a processor's."""
     clock = "wall" if record["memory_mib"]["gpu_peak"] else "processor"
-    return float(record["update_ms"][clock])
+    return None if record["update_ms"] is None else float(record["update_ms"][clock])
 
 
 def _is_compiled(record: Mapping[str, Any]) -> bool:
@@ -107,10 +135,14 @@ def _is_own_memory(record: Mapping[str, Any]) -> bool:
 
 
 def _median(
-    records: Sequence[Mapping[str, Any]], value: Callable[[Mapping[str, Any]], float]
+    records: Sequence[Mapping[str, Any]], value: Callable[[Mapping[str, Any]], float | None]
 ) -> float | None:
     """Return the median over records that measured it; older ones did not measure all."""
-    measured = [value(r) for r in records if "seconds" in r and "memory_mib" in r]
+    return _middle([value(r) for r in records if "seconds" in r and "memory_mib" in r])
+
+
+def _middle(values: Iterable[float | None]) -> float | None:
+    measured = [value for value in values if value is not None]
     return float(np.median(measured)) if measured else None
 
 

@@ -1,7 +1,8 @@
 """The results of a benchmark as they lie in a folder: one JSON file per training run.
 
 Knows the fields of a record and what makes records comparable; draws and judges nothing. A file
-beside them, suite.json, names methods and datasets in their order and what was planned.
+beside them, suite.json, names methods, datasets and seeds, in their order; results of others are
+left out.
 """
 
 from __future__ import annotations
@@ -69,8 +70,10 @@ class Comparison:
         runs: By method, dataset and seed.
         methods: In the order of the tables.
         datasets: In the order of the tables.
-        failures: Names of runs that failed, and the last line of their errors.
+        failures: Names of planned runs that failed and were not made since, and the last line of
+            their errors.
         num_planned: Runs of the whole suite.
+        left_out: Names of results that the suite does not plan, and what of them it lacks.
     """
 
     name: str
@@ -80,6 +83,7 @@ class Comparison:
     datasets: Sequence[str]
     failures: Mapping[str, str] = field(default_factory=dict)
     num_planned: int = 0
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def envs(self) -> list[str]:
@@ -135,28 +139,35 @@ class Comparison:
 
 
 def load_comparison(folder: str | Path) -> Comparison:
-    """Read a folder of results.
+    """Read a folder of results; those that its suite does not plan are only named.
 
     Raises:
-        ValueError: It holds no results, or a file that is no record.
+        ValueError: It holds no results of its suite, or a file that is no record.
     """
     folder = Path(folder)
+    plan = read_record(folder / SUITE_FILE) if (folder / SUITE_FILE).exists() else {}
     files = [file for file in sorted(folder.glob("*.json")) if file.name != SUITE_FILE]
-    runs = [run for file in files if (run := _read(file)) is not None]
+    found = {file.stem: run for file in files if (run := _read(file)) is not None}
+    left_out = {
+        name: text
+        for name, run in found.items()
+        if (text := _unplanned(plan, method=run.method, dataset=run.dataset, seed=run.seed))
+    }
+    runs = [run for name, run in found.items() if name not in left_out]
     if not runs:
+        reason = f"; {SUITE_FILE} plans none of the {len(found)} that are there" if found else ""
         raise ValueError(
-            f"there are no results in {str(folder)!r}; give the folder of one suite, such as "
-            "results/cpu (`rllib-om2p benchmark SUITE` writes it)."
+            f"there are no results in {str(folder)!r}{reason}; give the folder of one suite, such "
+            "as results/cpu (`rllib-om2p benchmark SUITE` writes it)."
         )
-    plan: dict[str, Any] = {}
-    if (folder / SUITE_FILE).exists():
-        plan = json.loads((folder / SUITE_FILE).read_text(encoding="utf-8"))
     methods = _ordered({run.method for run in runs}, plan.get("methods", ()))
     datasets = _ordered({run.dataset for run in runs}, plan.get("datasets", ()))
     runs.sort(key=lambda r: (methods.index(r.method), datasets.index(r.dataset), r.seed))
+    failed = {file.stem: read_record(file) for file in sorted(folder.glob("*.failed"))}
     failures = {
-        file.stem: json.loads(file.read_text(encoding="utf-8"))["error"].strip().splitlines()[-1]
-        for file in sorted(folder.glob("*.failed"))
+        name: record["error"].strip().splitlines()[-1]
+        for name, record in failed.items()
+        if name not in found and not _unplanned(plan, **record.get("cell", {}))
     }
     return Comparison(
         plan.get("name", folder.name),
@@ -166,16 +177,27 @@ def load_comparison(folder: str | Path) -> Comparison:
         datasets,
         failures,
         plan.get("num_runs", len(runs)),
+        left_out,
     )
+
+
+def read_record(file: Path) -> dict[str, Any]:
+    """Return the fields of a JSON file, none where it holds something else.
+
+    Raises:
+        ValueError: It is damaged; the text names it.
+    """
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:  # of JSON or of UTF-8
+        raise ValueError(f"{str(file)!r} is no JSON ({error}); remove or renew it.") from error
+    return record if isinstance(record, dict) else {}
 
 
 def _read(file: Path) -> Run | None:
     """Return the run of a file, None for a file of something else."""
-    try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{str(file)!r} is no JSON ({error}); remove or renew it.") from error
-    if not isinstance(record, dict) or not {"method", "env", "quality", "returns"} <= set(record):
+    record = read_record(file)
+    if not {"method", "env", "quality", "returns"} <= set(record):
         return None
     samples = file.with_suffix(".npz")
     return Run(
@@ -188,6 +210,14 @@ def _read(file: Path) -> Run | None:
         record=record,
         samples_file=samples if samples.exists() else None,
     )
+
+
+def _unplanned(plan: Mapping[str, Any], **run: Any) -> str:
+    """Return what of a run is not of the plan, nothing for one that was planned."""
+    for kind in ("method", "dataset", "seed"):
+        if kind in run and f"{kind}s" in plan and run[kind] not in plan[f"{kind}s"]:
+            return f"{kind} {run[kind]}"
+    return ""
 
 
 def _cell(run: Run, key: str) -> Any:

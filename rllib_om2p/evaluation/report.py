@@ -175,14 +175,14 @@ def write_report(
             shutil.copyfile(file, folder / file.name)
         parts.append(f"![{caption}]({file.name.replace(' ', '%20')})\n\n*{caption}*")
     parts.append("## How it was made\n\n" + _provenance_lines(provenance, seeds))
-    _replace(folder / "report.md", "\n\n".join(parts) + "\n")
+    replace_text(folder / "report.md", "\n\n".join(parts) + "\n")
     record = {
         "title": title,
         "results": [_as_json(r, _scale(references, r.dataset)) for r in results],
         "seeds": list(seeds),
         "provenance": dict(provenance),
     }
-    _replace(folder / "results.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    replace_text(folder / "results.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
     return folder / "report.md"
 
 
@@ -271,8 +271,8 @@ def _as_json(result: Result, scale: References | None) -> dict[str, object]:
     }
 
 
-def _replace(path: Path, text: str) -> None:
-    # Written beside and renamed, so that a reader never sees half a report.
+def replace_text(path: Path, text: str) -> None:
+    """Write a file beside its place and move it there, so that a reader never sees half of it."""
     draft = path.with_name(f".{path.name}.tmp")
     draft.write_text(text, encoding="utf-8")
     os.replace(draft, path)

@@ -128,6 +128,22 @@ def test_cells_with_results_are_done(data, tmp_path):
     assert missing(found, tmp_path) == [found[0], *found[2:]]
 
 
+def test_damaged_result_is_named(data, tmp_path):
+    (cell, *_) = cells(data)
+    write_result(tmp_path, cell)
+    file = result_file(tmp_path, cell)
+    file.write_text(file.read_text()[:20])
+    with pytest.raises(ValueError, match=rf"{file.name}' is no JSON .*; remove or renew it"):
+        missing([cell], tmp_path)
+
+
+def test_result_without_a_cell_is_no_result_of_the_suite(data, tmp_path):
+    (cell, *_) = cells(data)
+    write_json(result_file(tmp_path, cell), {"returns": [1.0]})
+    with pytest.raises(ValueError, match="was made otherwise: suite None"):
+        missing([cell], tmp_path)
+
+
 def test_compiled_results_count_beside_others(data, tmp_path):
     (old, *_) = cells(data)
     write_result(tmp_path, old)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from rllib_om2p.cli import USER_ERROR, main
+from rllib_om2p.benchmark.suite_lock import suite_lock
+from rllib_om2p.cli import INTERRUPTED, USER_ERROR, main
 from tests.small_data import write_spread
 
 SUITE = """
@@ -116,6 +117,46 @@ def test_killed_benchmark_goes_on_with_what_is_missing(place):
     assert f"{len(before)} of 4 runs are done" in done.stdout
     assert len(results(place)) == 4
     assert {name: results(place)[name] for name in before} == before
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_interrupted_benchmark_says_so_and_the_same_command_goes_on(place):
+    arguments = [sys.executable, "-m", "rllib_om2p.cli", *command(place, num_updates=400)]
+    environment = dict(os.environ, OMP_NUM_THREADS="1")
+    process = subprocess.Popen(
+        arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        while not results(place):
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        shown, complaint = process.communicate(timeout=120)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == INTERRUPTED
+    left = 4 - len(results(place))
+    assert f"interrupted; {left} runs are left for the same command" in shown
+    assert "time is up" not in shown
+    assert "rllib-om2p: stopped." in complaint
+    done = subprocess.run(arguments, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"{4 - left} of 4 runs are done" in done.stdout
+    assert len(results(place)) == 4
+
+
+def test_while_another_benchmark_holds_the_folder_nothing_is_looked_at_or_written(place, capsys):
+    folder = place / "results/tiny"
+    with suite_lock(folder):
+        (folder / "mpe-simple_spread-medium-A-0.json").write_text("half of a res")
+        before = set(folder.iterdir())
+        assert main(command(place)) == USER_ERROR
+        assert f"another benchmark writes into {folder}: process {os.getpid()} on" in (
+            capsys.readouterr().err
+        )
+        assert set(folder.iterdir()) == before
 
 
 @pytest.mark.usefixtures("ray_cluster")

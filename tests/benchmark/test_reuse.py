@@ -12,7 +12,14 @@ from typing import Any
 import pytest
 
 from rllib_om2p.algorithms import ALGORITHMS
-from rllib_om2p.benchmark.cells import Cell, make_cells, missing, result_file, write_json
+from rllib_om2p.benchmark.cells import (
+    Cell,
+    failure_file,
+    make_cells,
+    missing,
+    result_file,
+    write_json,
+)
 from rllib_om2p.benchmark.reuse import take_over
 from rllib_om2p.benchmark.suite import Method, Suite, Task
 from rllib_om2p.benchmark.training import CellRun
@@ -85,6 +92,22 @@ def test_the_same_run_is_taken_over_with_its_makers_provenance(make, made):
     assert new == old
     samples = result_file(folder, cell).with_suffix(".npz")
     assert samples.read_bytes() == (made / "mpe-simple_spread-medium-A-0.npz").read_bytes()
+
+
+def test_failure_of_a_run_is_forgotten_when_it_is_taken_over(make, made):
+    (cell,) = make("b", {"eta": 0.5})
+    folder = made.parent / "b"
+    folder.mkdir()
+    write_json(failure_file(folder, cell), {"cell": cell.identity(), "error": "no"})
+    assert take_over([cell], folder) == [cell]
+    assert not failure_file(folder, cell).exists()
+
+
+def test_damaged_result_of_another_suite_is_named(make, made):
+    file = made / "mpe-simple_spread-medium-A-0.json"
+    file.write_text("")
+    with pytest.raises(ValueError, match=rf"a/{file.name}' is no JSON .*; remove or renew it"):
+        take_over(make("b", {"eta": 0.5}), made.parent / "b")
 
 
 def test_a_compiled_run_is_the_same_run(make, made):

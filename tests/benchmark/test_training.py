@@ -17,6 +17,7 @@ from rllib_om2p.benchmark.cells import Cell, make_cells, missing
 from rllib_om2p.benchmark.runner import CellTrial
 from rllib_om2p.benchmark.suite import Method, Suite, Task
 from rllib_om2p.benchmark.training import CellRun
+from rllib_om2p.core.checkpoint import MARKER
 from rllib_om2p.evaluation.provenance import provenance
 from tests.small_data import write_spread
 
@@ -127,6 +128,60 @@ def test_saved_cell_ends_like_the_uninterrupted_one(cells, first, tmp_path):
     for name in ("returns", "curve", "metrics"):
         assert record[name] == first[1][name]
     assert not list((tmp_path / ".unfinished").iterdir())
+
+
+def begin(cell: Cell, folder: Path, num_points: int) -> Path:
+    """Train to a point, save, and return where."""
+    begun = CellRun(cell, folder, provenance("a test"))
+    for _ in range(num_points):
+        begun.advance()
+    begun.save()
+    begun.stop()
+    (saved,) = (folder / ".unfinished").iterdir()
+    return saved
+
+
+def test_what_a_killed_writer_left_is_put_right(cells, tmp_path):
+    saved = begin(cells[0], tmp_path, 1)
+    # Killed between the two moves where directories cannot change places, after an earlier kill.
+    saved.rename(saved.with_name(f".{saved.name}.old"))
+    left = saved.with_name(f".{saved.name}.writing-1")
+    left.mkdir()
+    resumed = CellRun(cells[0], tmp_path, provenance("a test"))
+    assert resumed.num_updates == 5
+    assert not left.exists()
+    resumed.stop()
+
+
+def test_state_that_cannot_be_restored_is_named(cells, tmp_path):
+    saved = begin(cells[0], tmp_path, 1)
+    (saved / MARKER).unlink()  # half removed
+    message = f"A-0 cannot go on from the state at {saved} .*not a whole.*; delete that folder"
+    with pytest.raises(ValueError, match=message):
+        CellRun(cells[0], tmp_path, provenance("a test"))
+    (saved / "log.json").write_text("{")
+    with pytest.raises(ValueError, match="JSONDecodeError.*; delete that folder"):
+        CellRun(cells[0], tmp_path, provenance("a test"))
+
+
+def test_update_time_leaves_out_the_first_point_of_each_process(cells, tmp_path):
+    saved = begin(cells[0], tmp_path, 3)
+    log = json.loads((saved / "log.json").read_text())
+    assert log["log"]["first_points"] == [0]
+    # Of 5 updates each. The first of this process is slow too, and so is the third point, as if it
+    # had been the first of another; the fourth is the one that is trained below.
+    log["log"]["points"] = [[90.0, 80.0], [0.5, 0.25], [70.0, 60.0]]
+    log["log"]["first_points"] = [0, 2]
+    (saved / "log.json").write_text(json.dumps(log))
+    record = run(cells[0], tmp_path)
+    assert record["update_ms"] == {"wall": 100.0, "processor": 50.0}
+    assert record["updates_per_second"] == 10.0
+
+
+def test_run_of_a_single_point_has_no_update_time(cells, tmp_path):
+    record = run(replace(cells[0], num_points=1, episodes=0, curve_episodes=0), tmp_path)
+    assert record["update_ms"] is record["updates_per_second"] is None
+    assert record["seconds"]["train"] > 0
 
 
 def test_cell_saved_under_other_settings_begins_anew(cells, tmp_path):

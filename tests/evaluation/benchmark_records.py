@@ -74,7 +74,9 @@ def write_samples(file: Path, num_features: int = 2, *, discrete: bool = False) 
     np.savez(file.with_suffix(".npz"), **arrays)
 
 
-def write_plan(folder: Path, methods: Sequence[str], datasets: Sequence[str], runs: int) -> None:
-    """Write suite.json."""
-    plan = {"name": "mine", "title": "a test", "methods": methods, "datasets": datasets}
+def write_plan(
+    folder: Path, methods: Sequence[str], datasets: Sequence[str], runs: int, **fields: Any
+) -> None:
+    """Write suite.json; without `seeds` it plans any."""
+    plan = {"name": "mine", "title": "a test", "methods": methods, "datasets": datasets, **fields}
     (folder / "suite.json").write_text(json.dumps(plan | {"num_runs": runs}))

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from scipy import stats
 
 from rllib_om2p.evaluation.benchmark_report import brief_markdown, write_benchmark_report
 from rllib_om2p.evaluation.records import load_comparison
@@ -172,6 +173,61 @@ def test_brief_of_scored_results_leaves_the_costs_out(results):
     brief = brief_markdown(load_comparison(results))
     assert "mean returns" in brief
     assert "ms per update" not in brief
+
+
+def test_what_the_suite_does_not_plan_is_left_out_and_said(tmp_path):
+    for method in ("A", "A-old"):
+        write_run(tmp_path, method, 0, 150.0)
+    write_plan(tmp_path, ["A"], ["mpe/simple_spread/medium"], 2, seeds=[0, 1])
+    out = tmp_path / "report.html"
+    write_benchmark_report(tmp_path, out)
+    for text in (out.read_text(), out.with_suffix(".md").read_text()):
+        assert "Not complete: 1 of 2 runs are done." in text
+        assert "Left out: 1 results that the suite does not plan (method A-old)." in text
+    assert "<li>mpe-simple_spread-medium-A-old-0: method A-old</li>" in out.read_text()
+
+
+def test_every_interval_is_reckoned_once(results, tmp_path, monkeypatch):
+    calls, bootstrap = [], stats.bootstrap
+
+    def counted(*arguments, **options):
+        calls.append(1)
+        return bootstrap(*arguments, **options)
+
+    monkeypatch.setattr(stats, "bootstrap", counted)
+    write_benchmark_report(results, tmp_path / "report.html")
+    # Of 4 methods over all datasets and on 2 environments, and of 6 pairs.
+    assert len(calls) == 4 * 3 + 6
+
+
+def test_report_takes_the_place_of_an_older_one_at_once(results, tmp_path):
+    out = tmp_path / "report.html"
+    for file in (out, out.with_suffix(".md")):
+        file.write_text("older")
+        file.with_suffix(f"{file.suffix}.kept").hardlink_to(file)
+    write_benchmark_report(results, out)
+    assert {file.read_text() for file in tmp_path.glob("*.kept")} == {"older"}
+    assert out.read_text().startswith("<!doctype html>")
+
+
+def test_costs_are_drawn_where_update_times_were_not_measured_or_kinds_differ(tmp_path):
+    for index, method in enumerate(("S=1", "S=2", "S=4")):
+        write_run(
+            tmp_path,
+            method,
+            0,
+            150.0,
+            overrides={"n": float(index)},
+            update_ms=None,
+            updates_per_second=None,
+        )
+    write_run(tmp_path, "C", 0, 150.0, hyperparameters={"torch_compile": True})
+    out = tmp_path / "report.html"
+    write_benchmark_report(tmp_path, out)
+    text = out.read_text()
+    assert "S: what n does" in text
+    assert "what training takes" in text
+    assert "C, compiled" in text
 
 
 def test_page_must_be_html(results, tmp_path):

@@ -12,24 +12,59 @@ from rllib_om2p.evaluation.comparison import (
     aggregates,
     improvement,
     overview_table,
+    pooled_parts,
     returns_table,
     settings_table,
+    shared_datasets,
     sweeps,
 )
 from rllib_om2p.evaluation.costs import cost_table
 from rllib_om2p.evaluation.records import load_comparison
+from rllib_om2p.evaluation.statistics import Interval
 from tests.evaluation.benchmark_records import write_plan, write_run
 
 SPREAD = "mpe/simple_spread"
 
 
-def test_order_is_the_plan_s_and_unknown_ones_follow(tmp_path):
+def test_order_is_the_plan_s(tmp_path):
     for method in ("C", "A", "B"):
         write_run(tmp_path, method, 0, 150.0)
-    write_plan(tmp_path, ["B", "A"], [f"{SPREAD}/medium"], 6)
+    assert load_comparison(tmp_path).methods == ["A", "B", "C"]
+    write_plan(tmp_path, ["B", "C", "A"], [f"{SPREAD}/medium"], 6)
     comparison = load_comparison(tmp_path)
-    assert comparison.methods == ["B", "A", "C"]
+    assert comparison.methods == ["B", "C", "A"]
     assert (comparison.name, comparison.num_planned, len(comparison.runs)) == ("mine", 6, 3)
+
+
+def test_results_that_the_suite_does_not_plan_are_left_out_and_named(tmp_path):
+    for method in ("A", "B"):
+        for quality in ("medium", "expert"):
+            write_run(tmp_path, method, 0, 150.0, quality=quality)
+    write_run(tmp_path, "A-old", 0, 150.0)  # renamed since; it lacks "expert"
+    write_run(tmp_path, "A", 0, 150.0, quality="random")
+    write_run(tmp_path, "A", 7, 150.0)
+    datasets = [f"{SPREAD}/medium", f"{SPREAD}/expert"]
+    write_plan(tmp_path, ["A", "B"], datasets, 8, seeds=[0, 1])
+    comparison = load_comparison(tmp_path)
+    assert len(comparison.runs) == 4
+    assert comparison.left_out == {
+        "mpe-simple_spread-medium-A-old-0": "method A-old",
+        "mpe-simple_spread-random-A-0": f"dataset {SPREAD}/random",
+        "mpe-simple_spread-medium-A-7": "seed 7",
+    }
+    assert shared_datasets(comparison, comparison.datasets) == datasets
+    write_plan(tmp_path, ["C"], datasets, 4)
+    with pytest.raises(ValueError, match=r"no results in .*suite\.json plans none of the 7 that"):
+        load_comparison(tmp_path)
+
+
+def test_failures_of_runs_that_were_made_since_or_are_not_planned_are_forgotten(tmp_path):
+    made = write_run(tmp_path, "A", 0, 150.0)
+    write_plan(tmp_path, ["A"], [f"{SPREAD}/medium"], 2)
+    for file, method in ((made, "A"), (tmp_path / "b.json", "B"), (tmp_path / "a1.json", "A")):
+        failure = {"cell": {"method": method}, "error": "Traceback\nValueError: no"}
+        file.with_suffix(".failed").write_text(json.dumps(failure))
+    assert load_comparison(tmp_path).failures == {"a1": "ValueError: no"}
 
 
 def test_folder_without_results_and_broken_files_are_refused(tmp_path):
@@ -39,6 +74,12 @@ def test_folder_without_results_and_broken_files_are_refused(tmp_path):
     file.write_text(file.read_text()[:50])
     with pytest.raises(ValueError, match="is no JSON"):
         load_comparison(tmp_path)
+    write_run(tmp_path, "A", 0, 150.0)
+    for name in ("suite.json", "other.failed"):
+        (tmp_path / name).write_bytes(b"\xff")
+        with pytest.raises(ValueError, match=f"{name}' is no JSON .*; remove or renew it"):
+            load_comparison(tmp_path)
+        (tmp_path / name).unlink()
 
 
 def test_aggregate_is_the_interquartile_mean_of_normalised_scores(tmp_path):
@@ -60,7 +101,7 @@ def test_only_datasets_that_all_methods_have_are_pooled(tmp_path):
     comparison = load_comparison(tmp_path)
     found = aggregates(comparison, comparison.datasets)
     assert {name: own.value for name, own in found.items()} == pytest.approx({"A": 10, "B": 20})
-    table = aggregate_table(comparison)
+    table = aggregate_table(comparison, pooled_parts(comparison))
     assert table is not None
     assert table.header[1] == "IQM, all (1)"
 
@@ -120,7 +161,8 @@ def test_overview_marks_the_best_and_what_is_not_told_apart_from_it(tmp_path):
         for seed, mean in enumerate(means):
             write_run(tmp_path, method, seed, mean)
     write_run(tmp_path, "best", 0, 180.0, quality="expert")
-    write_plan(tmp_path, ["best", "level", "behind", "alone"], [], 10)
+    datasets = [f"{SPREAD}/expert", f"{SPREAD}/medium"]
+    write_plan(tmp_path, ["best", "level", "behind", "alone"], datasets, 10)
     table = overview_table(load_comparison(tmp_path), SPREAD)
     assert table is not None
     assert table.header == ("method", "expert", "medium")
@@ -148,6 +190,17 @@ def test_improvement_counts_won_pairs(tmp_path):
     assert found["A", "B"].estimate == 0.5  # 110 and 120 each beat 105, neither beats 130
     assert found["B", "A"].estimate == 0.5
     assert set(found) == {("A", "B"), ("B", "A")}
+
+
+def test_improvement_and_its_interval_mirror_each_other(tmp_path):
+    for method, means in {"A": (110, 120, 140), "B": (105, 130, 115, 125)}.items():
+        for seed, mean in enumerate(means):
+            write_run(tmp_path, method, seed, mean)
+    found = improvement(load_comparison(tmp_path))
+    ours, theirs = found["A", "B"], found["B", "A"]
+    assert ours.estimate == pytest.approx(7 / 12)  # 110 beats 1, 120 beats 2, 140 beats 4
+    assert 0.0 <= ours.low < ours.estimate < ours.high <= 1.0
+    assert theirs == Interval(1.0 - ours.estimate, 1.0 - ours.high, 1.0 - ours.low)
 
 
 def test_costs_are_medians_and_ratios_to_the_first_method(tmp_path):
@@ -241,6 +294,61 @@ def test_costs_of_compiled_runs_are_not_mixed_with_others(tmp_path):
     table = cost_table(load_comparison(tmp_path), SPREAD)
     assert table is not None
     assert table.rows[0][table.header.index("ms per update")] == "4.00"
+
+
+def write_timed(folder: Path, method: str, seed: int, milliseconds: float, compiled: bool) -> None:
+    write_run(
+        folder,
+        method,
+        seed,
+        150.0,
+        update_ms={"wall": milliseconds, "processor": milliseconds},
+        hyperparameters={"torch_compile": compiled},
+    )
+
+
+def cost_rows(folder: Path) -> dict[str, dict[str, str]]:
+    table = cost_table(load_comparison(folder), SPREAD)
+    assert table is not None
+    return {row[0]: dict(zip(table.header, row, strict=True)) for row in table.rows}
+
+
+@pytest.mark.parametrize(
+    ("kinds_of_b", "expected"), [([False], ("13.0", "10.0")), ([False, True], ("4.00", "8.00"))]
+)
+def test_costs_are_of_the_kind_of_runs_that_all_methods_have(tmp_path, kinds_of_b, expected):
+    # A, compiled and not; B, not compiled alone or both.
+    write_timed(tmp_path, "A", 0, 4.0, True)
+    write_timed(tmp_path, "A", 1, 13.0, False)
+    for seed, compiled in enumerate(kinds_of_b):
+        write_timed(tmp_path, "B", seed, 8.0 if compiled else 10.0, compiled)
+    rows = cost_rows(tmp_path)
+    assert tuple(rows[method]["ms per update"] for method in ("A", "B")) == expected
+    assert "compiled" not in rows["A"]
+
+
+def test_costs_of_compiled_and_other_methods_are_marked_and_not_divided(tmp_path):
+    write_timed(tmp_path, "A", 0, 10.0, False)
+    write_timed(tmp_path, "B", 0, 5.0, False)
+    write_timed(tmp_path, "B", 1, 3.0, True)
+    write_timed(tmp_path, "C", 0, 4.0, True)
+    rows = cost_rows(tmp_path)
+    names = ("compiled", "ms per update", "time ÷ A", "memory ÷ A")
+    assert [tuple(rows[method][name] for name in names) for method in "ABC"] == [
+        ("no", "10.0", "1.00", "1.00"),
+        ("no", "5.00", "0.50", "1.00"),
+        ("yes", "4.00", "", ""),
+    ]
+
+
+def test_update_time_that_was_not_measured_is_blank(tmp_path):
+    write_run(tmp_path, "A", 0, 150.0)
+    write_run(tmp_path, "B", 0, 150.0, update_ms=None, updates_per_second=None)
+    row = cost_rows(tmp_path)["B"]
+    assert {name for name, cell in row.items() if not cell} == {
+        "updates/s", "ms per update", "time ÷ A",
+    }  # fmt: skip
+    assert row["minutes per run"] == "1.00"
 
 
 def test_older_records_without_costs_are_read(tmp_path):

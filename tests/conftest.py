@@ -12,6 +12,8 @@ os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+# Programs that tests start are to have a Ray of their own.
+os.environ.pop("RAY_ADDRESS", None)
 
 import pytest
 import torch
@@ -43,6 +45,7 @@ def ray_cluster() -> Iterator[None]:
     ray.init(
         address="local",
         num_cpus=4,
+        num_gpus=0,  # tests say what happens without one
         include_dashboard=False,
         log_to_driver=False,
         object_store_memory=200 * 1024**2,

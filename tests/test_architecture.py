@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -197,3 +198,17 @@ def test_wheel_holds_the_package_its_types_licence_command_and_policies(tmp_path
     assert shipped
     assert shipped <= names
     assert not {name for name in names if name.startswith(("tests/", "datasets/", "examples/"))}
+    # It finds its own policies where nothing else of the repository is.
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    policy = (
+        "from rllib_om2p.behaviour.policies import path; print(path('mpe/simple_spread/medium'))"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", policy],
+        cwd=tmp_path / "site",
+        env=os.environ | {"PYTHONPATH": str(tmp_path / "site")},
+        capture_output=True,
+        text=True,
+    )
+    assert found.stdout.startswith(str(tmp_path / "site" / "rllib_om2p")), found.stderr[-2000:]

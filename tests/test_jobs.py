@@ -178,8 +178,7 @@ def test_job_brings_its_code_and_no_data(cluster, tmp_path):
     assert "did not succeed" in done.stderr
 
 
-def test_example_ends_with_the_jobs_own_status_named_in_its_text():
-    """What the slow tests run is the file that the README names."""
+def test_readme_names_the_files_that_the_slow_tests_run():
     readme = (ROOT / "README.md").read_text()
     assert "--runtime-env deploy/runtime_env.yaml" in readme
     assert "examples/submit_job.py" in readme

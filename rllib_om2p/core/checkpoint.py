@@ -224,6 +224,8 @@ def read_marker(path: str | Path, filesystem: FileSystem | None = None) -> dict[
         reason = (
             "it was not written to its end; use the checkpoint before it"
             if half
+            else f"a run's checkpoint is {str(path)!r} + '/checkpoint'"
+            if kind(f"checkpoint/{MARKER}") == FileType.File
             else "expected a directory written by Algorithm.save_to_path"
         )
         raise ValueError(f"{str(path)!r} is not a whole checkpoint: {MARKER} is missing; {reason}.")

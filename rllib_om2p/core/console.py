@@ -9,13 +9,13 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import secrets
 import sys
 import warnings
+from pathlib import Path
 
 # Read by the libraries when they are imported or started.
 _ENVIRONMENT = {
-    # Ray's own default, but without the line that says so.
-    "RAY_AUTH_MODE": "token",
     # A local cluster without GPUs hides them from workers that ask for none, silently.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
@@ -29,6 +29,8 @@ def quiet() -> None:
     """Set the switches that are read from the environment; call it before Ray is imported."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    # It says so if its first look for fonts takes long.
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
     # Rendering to arrays needs no display, and must not fail without one.
     if sys.platform == "linux" and not os.environ.get("DISPLAY"):
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
@@ -58,6 +60,8 @@ def start_ray(num_cpus: int | None = None) -> None:
     if ray.is_initialized():
         return
     address = os.environ.get("RAY_ADDRESS", "local")
+    if address == "local":
+        _bring_token()
     try:
         ray.init(
             address=address,
@@ -68,3 +72,14 @@ def start_ray(num_cpus: int | None = None) -> None:
         )
     except Exception as error:  # Ray raises plain Exceptions here
         raise RuntimeError(f"Ray did not start (address {address!r}): {error}") from error
+
+
+def _bring_token() -> None:
+    """Give a new local Ray a token for this process and its children, where none is configured.
+
+    Ray would write one into the home directory, which may be missing or read-only, and two
+    processes that start together would write it together.
+    """
+    named = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    if not named and not Path("~/.ray/auth_token").expanduser().is_file():
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)

@@ -7,7 +7,11 @@ queues work and waits for none of it: nothing here reads a tensor's value.
 from __future__ import annotations
 
 import copy
+import os
+import shutil
+import sysconfig
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -76,6 +80,8 @@ class Update:
             for name, trained in self._parameters.items()
         }
         self._device_type = generator.device.type
+        if torch_compile and self._device_type == "cpu":
+            _require_compiler()
         self._losses = {
             phase.name: self._prepared(phase, torch_compile, bfloat16) for phase in phases
         }
@@ -177,6 +183,26 @@ class Update:
             autocast = torch.autocast(self._device_type, dtype=torch.bfloat16, cache_enabled=False)
             loss = autocast(loss)
         return loss
+
+
+def _require_compiler() -> None:
+    """Say what is missing before the first update, whose error would be the compiler's.
+
+    Raises:
+        RuntimeError: There is no C++ compiler, or no headers of Python.
+    """
+    compiler = os.environ.get("CXX", "g++")
+    headers = Path(sysconfig.get_path("include")) / "Python.h"
+    missing = []
+    if shutil.which(compiler) is None:
+        missing.append(f"the compiler {compiler!r}")
+    if not headers.is_file():
+        missing.append(f"Python's headers ({headers})")
+    if missing:
+        raise RuntimeError(
+            f"torch_compile=True needs {' and '.join(missing)} on this machine; install them (on "
+            "Debian g++ and python3-dev), name a compiler in CXX, or set torch_compile=False."
+        )
 
 
 def _own_code(loss: Any) -> Any:

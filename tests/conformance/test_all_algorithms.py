@@ -14,6 +14,7 @@ import torch
 
 from rllib_om2p.algorithms import ALGORITHMS
 from rllib_om2p.core.agent_groups import JointBatch
+from rllib_om2p.core.algorithm import Algorithm
 from rllib_om2p.core.config import OfflineConfig
 from rllib_om2p.core.learner import OfflineLearner
 from tests.small_data import UNEQUAL, write_discrete, write_random
@@ -288,6 +289,28 @@ def critics_gradients(learner: OfflineLearner, batch: JointBatch) -> dict[str, t
         gradients = torch.autograd.grad(losses, list(critic.parameters()), retain_graph=True)
         found[side] = torch.cat([g.flatten() for g in gradients])
     return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize("name", NAMES)
+def test_two_learners_train_save_and_go_on_from_their_checkpoint(name, dataset, tmp_path):
+    config = make_config(name, dataset).copy(copy_frozen=False)
+    config.training(num_updates_per_iteration=3).learners(num_learners=2)
+    algo = config.build_algo()
+    algo.train()
+    checkpoint = algo.save_to_path(tmp_path / "checkpoint")
+    algo.train()
+    expected = {agent: algo.get_module(agent).get_state() for agent, _, _ in UNEQUAL}
+    algo.stop()
+    again = Algorithm.from_checkpoint(checkpoint)
+    assert again.num_updates == 3
+    again.train()
+    for agent, state in expected.items():
+        for key, value in again.get_module(agent).get_state().items():
+            np.testing.assert_array_equal(value, state[key], err_msg=key)
+    again.stop()
 
 
 @pytest.mark.slow

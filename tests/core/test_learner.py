@@ -231,6 +231,12 @@ def test_compiled_losses_train_like_eager_ones(tmp_path):
         torch.testing.assert_close(weights(compiled)[name], value, rtol=1e-3, atol=1e-4)
 
 
+def test_a_missing_compiler_is_named_before_the_first_update(dataset, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(RuntimeError, match="needs the compiler 'no-such-compiler' on this machine"):
+        make_learner(dataset, torch_compile=True)
+
+
 def test_more_learners_compile_in_one_process_than_pytorch_compiles_of_one_function(
     dataset, monkeypatch
 ):

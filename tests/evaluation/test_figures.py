@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from rllib_om2p.evaluation.figures import (
     Curve,
+    _draw_runs,
     save_gif,
     save_learning_curve,
     save_return_histogram,
@@ -61,9 +63,16 @@ def test_learning_curve_shows_every_method_and_line(tmp_path: Path) -> None:
 
 
 def test_runs_evaluated_at_different_steps_are_averaged_where_all_were(tmp_path: Path) -> None:
-    curves = [Curve("OM2P", [0, 1, 2], [0, 1, 2]), Curve("OM2P", [0, 2, 4], [0, 2, 4])]
-    save_learning_curve(tmp_path / "curve.png", curves)
-    assert (tmp_path / "curve.png").stat().st_size > 0
+    """The thick line goes from (0, 0) to (2, 3): the runs' means at 0 and 2, and nowhere else."""
+    axes = Figure().add_subplot()
+    one = (np.array([0.0, 1.0, 2.0]), np.array([0.0, 9.0, 2.0]))
+    two = (np.array([0.0, 2.0, 4.0]), np.array([0.0, 4.0, 9.0]))
+    _draw_runs(axes, "OM2P", [one, two], "black")
+    thick = max(axes.lines, key=lambda line: line.get_linewidth())
+    np.testing.assert_array_equal(thick.get_xydata(), [[0, 0], [2, 3]])
+    save_learning_curve(tmp_path / "curve.png", [Curve("OM2P", *one), Curve("OM2P", *two)])
+    with Image.open(tmp_path / "curve.png") as image:
+        assert image.format == "PNG"
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,7 @@ def keep_agents(
 def describe(
     kind: str,
     path: Path,
+    origin: str,
     files: Sequence[Path],
     agents: Sequence[AgentSpec],
     options: ImportOptions,
@@ -86,6 +87,7 @@ def describe(
     Args:
         kind: Name of the source.
         path: What was imported.
+        origin: The URI it is a copy of, else the path; names the task and the quality.
         files: Every file that is read.
         agents: The agents, as they will be written.
         options: The user's options.
@@ -99,16 +101,16 @@ def describe(
     Raises:
         DataError: The agents are not those of the environment that --env names.
     """
-    task = find_task(options.env, str(path))
+    task = find_task(options.env, origin)
     if task is not None:
         dims = [a.obs_dim for a in agents], [a.action_dim for a in agents]
         misfit = task.misfit(*dims)
         if misfit and options.env is not None:
-            raise DataError(f"{path} does not fit --env {options.env}: {misfit}; give 'none'.")
+            raise DataError(f"{origin} does not fit --env {options.env}: {misfit}; give 'none'.")
         if misfit:
             notes.append(f"no environment is entered: {misfit}.")
             task = None
-    quality = options.quality if options.quality is not None else find_quality(str(path))
+    quality = options.quality if options.quality is not None else find_quality(origin)
     name = task.env if task is not None else path.name
     identity = f"{name}/{quality}" if quality and (task or quality not in name) else name
     return DatasetSpec(
@@ -127,7 +129,7 @@ def describe(
         seeds={"recorded": list(seeds)} if seeds else {},
         references={} if task is None else task.references,
         package_versions=_versions(),
-        parents=_parents(kind, path, files, progress),
+        parents=_parents(kind, path, origin, files, progress),
         has_action_masks=has_action_masks,
         has_behaviour_id=len(seeds) > 1,
     )
@@ -150,15 +152,20 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _parents(kind: str, path: Path, files: Sequence[Path], progress: Progress) -> list[str]:
+def _parents(
+    kind: str, path: Path, origin: str, files: Sequence[Path], progress: Progress
+) -> list[str]:
     size = sum(file.stat().st_size for file in files)
     progress(f"{path}: hashing {len(files)} files, {size / 1e6:.0f} MB")
     base = path if path.is_dir() else path.parent
     hashes = {str(file.relative_to(base)): file_sha256(file) for file in files}
+    place = path.name
+    if "://" in origin:
+        place = origin if path.is_dir() else origin.rpartition("/")[0]
     if len(hashes) <= MAX_PARENTS:
-        return [f"{kind}:{path.name}/{name} sha256:{value}" for name, value in hashes.items()]
+        return [f"{kind}:{place}/{name} sha256:{value}" for name, value in hashes.items()]
     tree = hashlib.sha256("\n".join(f"{n} {h}" for n, h in hashes.items()).encode()).hexdigest()
-    return [f"{kind}:{path.name} ({len(hashes)} files) sha256:{tree}"]
+    return [f"{kind}:{place} ({len(hashes)} files) sha256:{tree}"]
 
 
 def _versions() -> dict[str, str]:

@@ -35,7 +35,9 @@ OPTIONS = ("action_low", "action_high")
 SINGLE_AGENT = "agent_0"
 
 
-def open_recording(path: Path, options: ImportOptions, progress: Progress) -> Recording:
+def open_recording(
+    path: Path, origin: str, options: ImportOptions, progress: Progress
+) -> Recording:
     """Open a Minari dataset: its folder, the `data` folder in it, or main_data.hdf5.
 
     Raises:
@@ -53,7 +55,7 @@ def open_recording(path: Path, options: ImportOptions, progress: Progress) -> Re
             f"{sorted(action_spaces)}."
         )
     recorded = sorted(obs_spaces, key=_natural)
-    kept = keep_agents(recorded, options, find_task(options.env, str(path)), str(path))
+    kept = keep_agents(recorded, options, find_task(options.env, origin), origin)
     agents = [
         _agent(name, obs_spaces[name], action_spaces[name], options, data) for name in kept.names
     ]
@@ -72,6 +74,7 @@ def open_recording(path: Path, options: ImportOptions, progress: Progress) -> Re
     spec = describe(
         "minari",
         path,
+        origin,
         [data / "main_data.hdf5", data / "metadata.json"],
         agents,
         options,
@@ -84,7 +87,7 @@ def open_recording(path: Path, options: ImportOptions, progress: Progress) -> Re
         notes=notes,
         state_dim=first.state_dim(),
     )
-    limit = time_limit(find_task(options.env, str(path)), options)
+    limit = time_limit(find_task(options.env, origin), options)
 
     def batches(start: int) -> Iterator[EpisodeBatch]:
         for name in episodes[start:]:
@@ -230,7 +233,8 @@ class _Episode:
         """Read the episode.
 
         Raises:
-            DataError: The agents' lengths differ, or it is longer than the time limit.
+            DataError: It has no steps, the agents' or flags' lengths differ, or it is longer than
+                the time limit.
         """
         each = list(zip(kept.names, kept.numbers, strict=True))
         obs = {name: self._of_agent("observations", name) for name, _ in each}
@@ -240,8 +244,15 @@ class _Episode:
             for key in ("rewards", "terminations", "truncations")
         )
         steps = len(actions[kept.names[0]])
+        if steps == 0:
+            raise DataError(f"{self._where} has no steps; write the dataset again without it.")
         self._check_lengths(obs, steps + 1, "observations")
-        for key, arrays in (("actions", actions), ("rewards", rewards)):
+        for key, arrays in (
+            ("actions", actions),
+            ("rewards", rewards),
+            ("terminations", ends),
+            ("truncations", stops),
+        ):
             self._check_lengths(arrays, steps, key)
         if limit is not None and steps > limit:
             raise DataError(

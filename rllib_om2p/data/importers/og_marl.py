@@ -69,7 +69,9 @@ class _Vault(NamedTuple):
         return np.broadcast_to(array[:, :num_agents], (stop - start, num_agents))
 
 
-def open_recording(path: Path, options: ImportOptions, progress: Progress) -> Recording:
+def open_recording(
+    path: Path, origin: str, options: ImportOptions, progress: Progress
+) -> Recording:
     """Open a vault.
 
     Raises:
@@ -78,9 +80,9 @@ def open_recording(path: Path, options: ImportOptions, progress: Progress) -> Re
     """
     vault = _open(path)
     num_streams, _, num_recorded = vault.leaves["observations."].shape[:3]
-    task = find_task(options.env, str(path))
+    task = find_task(options.env, origin)
     recorded = [f"agent_{i}" for i in range(num_recorded)]
-    kept = keep_agents(recorded, options, task, str(path))
+    kept = keep_agents(recorded, options, task, origin)
     notes = list(kept.notes)
     agents = _agents(vault, kept, options, task)
     state = vault.leaves.get(_STATE)
@@ -88,6 +90,7 @@ def open_recording(path: Path, options: ImportOptions, progress: Progress) -> Re
     spec = describe(
         "og-marl",
         path,
+        origin,
         sorted(file for file in path.rglob("*") if file.is_file()),
         agents,
         options,

@@ -3,8 +3,9 @@
 Layout: `{env}/{quality}/seed_{s}_data/` with, for each agent i, `obs_{i}.npy (N, O)`,
 `acs_{i}.npy (N, A)`, `rews_{i}.npy`, `next_obs_{i}.npy (N, O)` and `dones_{i}.npy`; MAMuJoCo adds
 `states_{i}.npy` and `next_states_{i}.npy`. A path may be one seed's folder or the folder with all
-seeds, whose number then is the behaviour id. In simple_tag and simple_world the last agent is the
-frozen prey; it is left out unless --agents asks for it.
+seeds; the behaviour id then is the seed's position among those of the card (seeds.recorded): of
+seeds 0, 2 and 10, the last is 2. In simple_tag and simple_world the last agent is the frozen prey;
+it is left out unless --agents asks for it.
 
 Ends of episodes: the dones of the particle tasks are all 0, even at step 25, so an episode ends
 where an agent's next_obs is not its following obs, where all agents are done, and at the end of
@@ -57,7 +58,9 @@ class _Seed(NamedTuple):
         return [file.path for files in self.files.values() for file in files]
 
 
-def open_recording(path: Path, options: ImportOptions, progress: Progress) -> Recording:
+def open_recording(
+    path: Path, origin: str, options: ImportOptions, progress: Progress
+) -> Recording:
     """Open a folder of one seed, or one with a folder `seed_{s}_data` for each seed.
 
     Raises:
@@ -65,9 +68,9 @@ def open_recording(path: Path, options: ImportOptions, progress: Progress) -> Re
             than the time limit.
     """
     numbers, folders = _seed_folders(path)
-    task = find_task(options.env, str(path))
+    task = find_task(options.env, origin)
     recorded = [f"agent_{i}" for i in range(_count_agents(folders[0]))]
-    kept = keep_agents(recorded, options, task, str(path))
+    kept = keep_agents(recorded, options, task, origin)
     seeds = [_open_seed(folder, kept) for folder in folders]
     agents = _agents(seeds, kept, options)
     states = seeds[0].files.get("states")
@@ -75,6 +78,7 @@ def open_recording(path: Path, options: ImportOptions, progress: Progress) -> Re
     spec = describe(
         "omar",
         path,
+        origin,
         [file for seed in seeds for file in seed.paths()],
         agents,
         options,

@@ -43,7 +43,9 @@ OPTIONS = ("at_limit", "action_low", "action_high", "actuators")
 _KEYS = ("s", "o", "a", "r", "d")
 
 
-def open_recording(path: Path, options: ImportOptions, progress: Progress) -> Recording:
+def open_recording(
+    path: Path, origin: str, options: ImportOptions, progress: Progress
+) -> Recording:
     """Open one hdf5 file.
 
     Raises:
@@ -52,9 +54,9 @@ def open_recording(path: Path, options: ImportOptions, progress: Progress) -> Re
     """
     file = _open(path)
     num_rows, num_agents = file["o"].shape[:2]
-    task = find_task(options.env, str(path))
+    task = find_task(options.env, origin)
     recorded = [f"agent_{i}" for i in range(num_agents)]
-    kept = keep_agents(recorded, options, task, str(path))
+    kept = keep_agents(recorded, options, task, origin)
     width = {key: file[key].shape[-1] for key in _KEYS}
     agents = [
         AgentSpec.box(name, width["o"], width["a"], low=options.low, high=options.high)
@@ -73,6 +75,7 @@ def open_recording(path: Path, options: ImportOptions, progress: Progress) -> Re
     spec = describe(
         "omiga",
         path,
+        origin,
         [path],
         agents,
         options,

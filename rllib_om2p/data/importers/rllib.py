@@ -21,9 +21,12 @@ the pieces of episodes whose team has not ended yet, or never completes. Files o
 are read side by side: if they hold the episodes in the same order, a team completes at once, else
 the pieces in between are held.
 
-Ends of episodes are stored. An episode that the recording left open is truncated; one that lacks an
-agent is left out. Where new_obs is missing, the last observation stands in for the final one after
-a terminal end, and else the last step becomes the final row and loses its action and reward.
+Ends of episodes are stored, and terminateds and truncateds are kept as they are. Where truncateds
+were not recorded (`dones` alone in old files), a flag does not tell a terminal end from the time
+limit: an end at the limit is a truncation, or what --at-limit says. An episode that the recording
+left open is truncated; one that lacks an agent is left out. Where new_obs is missing, the last
+observation stands in for the final one after a terminal end, and else the last step becomes the
+final row and loses its action and reward.
 
 Axes: T steps of an episode, O observation, A action.
 """
@@ -37,55 +40,82 @@ from typing import Any
 
 import numpy as np
 
-from rllib_om2p.data.importers.describe import describe, keep_agents, time_limit
+from rllib_om2p.data.importers.describe import describe, keep_agents
 from rllib_om2p.data.importers.known import find_task
-from rllib_om2p.data.importers.options import ImportOptions
-from rllib_om2p.data.importers.recording import EpisodeBatch, Progress, Recording
+from rllib_om2p.data.importers.options import AtLimit, ImportOptions
+from rllib_om2p.data.importers.recording import EpisodeBatch, Progress, Recording, make_segments
 from rllib_om2p.data.importers.rllib_actions import find_normalised, to_box
 from rllib_om2p.data.importers.rllib_files import Fragment, find_files
 from rllib_om2p.data.importers.rllib_survey import side_by_side, survey
 from rllib_om2p.data.schema import AgentSpec, AnyArray, DataError
 
-OPTIONS = ("action_low", "action_high", "action_units", "num_actions")
+OPTIONS = ("at_limit", "action_low", "action_high", "action_units", "num_actions")
 
 
-def open_recording(path: Path, options: ImportOptions, progress: Progress) -> Recording:
+def open_recording(
+    path: Path, origin: str, options: ImportOptions, progress: Progress
+) -> Recording:
     """Open a file or a folder of files that RLlib recorded.
 
     Raises:
-        DataError: Nothing is there, a file is damaged, or agents do not act together.
+        DataError: Nothing is there, a file is damaged, agents do not act together, or --at-limit
+            is given though truncations were recorded.
     """
     files = find_files(path)
     progress(f"{path}: looking for agents and the range of their actions in {len(files)} files")
     found = survey(files)
     if not found.pieces:
         raise DataError(f"{path} holds no steps in {len(files)} files; nothing was recorded.")
-    task = find_task(options.env, str(path))
-    kept = keep_agents(list(found.pieces), options, task, str(path))
+    task = find_task(options.env, origin)
+    kept = keep_agents(list(found.pieces), options, task, origin)
     agents = [_agent(name, found.pieces[name], options, path) for name in kept.names]
     notes = list(kept.notes)
+    ends = _conventions_of_ends(path, options, found.has_truncateds)
     normalised = find_normalised(agents, found, options, path, notes)
     spec = describe(
         "rllib",
         path,
+        origin,
         files,
         agents,
         options,
         progress=progress,
         conventions={
-            "episode_ends": "as RLlib recorded them",
+            **ends,
             "brought_from_normalised": [name for name in kept.names if name in normalised],
         },
         notes=notes,
     )
-    limit = time_limit(task, options)
+    limit = spec.time_limit
+    if limit is None and not found.has_truncateds:
+        notes.append(
+            "truncateds were not recorded and no time limit is known: every recorded end counts as "
+            "terminal; --time-limit declares one."
+        )
 
     def batches(start: int) -> Iterator[EpisodeBatch]:
         teams = _episodes(found.groups, kept.names, notes)
-        each = (_batch(team, spec.agents, normalised, limit) for team in teams)
+        each = (_batch(team, spec.agents, normalised, limit, options.at_limit) for team in teams)
         return islice((batch for batch in each if batch is not None), start, None)
 
     return Recording(spec, batches, None, notes)
+
+
+def _conventions_of_ends(
+    path: Path, options: ImportOptions, has_truncateds: bool
+) -> dict[str, str]:
+    """Return for the card how ends are read."""
+    if has_truncateds:
+        if options.at_limit is not None:
+            raise DataError(
+                f"{path} holds truncateds, so its ends are kept as RLlib recorded them and "
+                f"--at-limit {options.at_limit} has no use; leave it out."
+            )
+        return {"episode_ends": "as RLlib recorded them"}
+    return {
+        "episode_ends": "as RLlib recorded them, but at the time limit without truncateds",
+        "at_limit": options.at_limit or "truncated",
+    }
 
 
 def _episodes(
@@ -157,6 +187,7 @@ def _batch(
     agents: tuple[AgentSpec, ...],
     normalised: frozenset[str],
     limit: int | None,
+    at_limit: AtLimit | None,
 ) -> EpisodeBatch | None:
     """Return a team's episode; None if a missing final observation leaves nothing of it."""
     first = pieces[agents[0].name]
@@ -172,6 +203,8 @@ def _batch(
             f"{first.where}, episode {first.episode} has {steps} steps, expected at most the time "
             f"limit of {limit}; give the true one with --time-limit."
         )
+    if not all(piece.has_truncateds for piece in pieces.values()):
+        pieces = _decide_end(pieces, steps, limit, at_limit)
     all_done = all(bool(piece.terminateds[-1]) for piece in pieces.values())
     is_stopped = any(bool(piece.truncateds[-1]) for piece in pieces.values())
     has_final = all(piece.next_obs is not None for piece in pieces.values())
@@ -188,6 +221,21 @@ def _batch(
         {name: piece.terminateds[None, :length] for name, piece in pieces.items()},
         np.array([is_stopped or not all_done]),
     )
+
+
+def _decide_end(
+    pieces: dict[str, Fragment], steps: int, limit: int | None, at_limit: AtLimit | None
+) -> dict[str, Fragment]:
+    """Return pieces whose last terminateds follow `make_segments`, as those of other sources do."""
+    start, length = np.zeros(1, np.int64), np.array([steps])
+    all_done = np.array([all(piece.terminateds[-1] for piece in pieces.values())])
+    end = make_segments(0, start, length, length, all_done=all_done, limit=limit, at_limit=at_limit)
+    decided = {}
+    for name, piece in pieces.items():
+        flags = piece.terminateds.copy()
+        flags[-1] = end.ended[0] | (flags[-1] & ~end.at_limit[0])
+        decided[name] = piece._replace(terminateds=flags)
+    return decided
 
 
 def _with_final(piece: Fragment, length: int) -> AnyArray:

@@ -45,6 +45,7 @@ class Fragment(NamedTuple):
         terminateds: (T,) bool.
         truncateds: (T,) bool.
         action_space: Ends of the box, or number of actions, if the file says so.
+        has_truncateds: Whether truncateds were recorded; else terminateds may mark time limits.
     """
 
     where: str
@@ -57,6 +58,7 @@ class Fragment(NamedTuple):
     terminateds: BoolArray
     truncateds: BoolArray
     action_space: ActionSpace = None
+    has_truncateds: bool = True
 
     @property
     def is_done(self) -> bool:
@@ -92,6 +94,7 @@ class Fragment(NamedTuple):
             rewards=joined("rewards"),
             terminateds=joined("terminateds"),
             truncateds=joined("truncateds"),
+            has_truncateds=all(piece.has_truncateds for piece in pieces),
         )
 
 
@@ -185,11 +188,8 @@ def _steps(columns: Mapping[str, Any], policy: str | None, where: str) -> list[F
             raise DataError(
                 f"{where} lacks the column {name}, it holds {sorted(columns)}; record it as well."
             )
-    ends = columns.get("terminateds", columns.get("dones"))
-    if ends is None:
-        raise DataError(f"{where} lacks terminateds and dones; record one of them.")
     count = len(columns["rewards"])
-    stops = columns.get("truncateds")
+    terminateds, truncateds = _ends(columns, count, where)
     numbers = columns.get("agent_index")
     ids = columns.get("agent_id")
     labels = [
@@ -213,11 +213,25 @@ def _steps(columns: Mapping[str, Any], policy: str | None, where: str) -> list[F
             next_obs=None if after is None else _vectors(after, index, f"{where}: new_obs"),
             actions=_actions(columns["actions"], index, f"{where}: actions"),
             rewards=np.asarray([columns["rewards"][i] for i in index], np.float64),
-            terminateds=np.asarray([ends[i] for i in index], bool),
-            truncateds=np.asarray([stops is not None and stops[i] for i in index], bool),
+            terminateds=terminateds[index],
+            truncateds=truncateds[index],
+            has_truncateds=columns.get("truncateds") is not None,
         )
         for (episode, agent), index in rows.items()
     ]
+
+
+def _ends(columns: Mapping[str, Any], count: int, where: str) -> tuple[BoolArray, BoolArray]:
+    """Return terminateds and truncateds, (count,); dones that are no truncateds are terminal."""
+    stops = columns.get("truncateds")
+    truncateds = np.zeros(count, bool) if stops is None else np.asarray(stops, bool)
+    ends = columns.get("terminateds")
+    if ends is not None:
+        return np.asarray(ends, bool), truncateds
+    dones = columns.get("dones")
+    if dones is None:
+        raise DataError(f"{where} lacks terminateds and dones; record one of them.")
+    return np.asarray(dones, bool) & ~truncateds, truncateds
 
 
 def _plain(value: Any) -> Any:

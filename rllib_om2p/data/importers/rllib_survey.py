@@ -33,11 +33,13 @@ class Survey(NamedTuple):
         pieces: One piece of every agent; agent_2 stands before agent_10.
         ranges: Of every agent with actions of real numbers.
         groups: The files, in order; all files with steps of an agent are in one group.
+        has_truncateds: Whether truncations were recorded with every step.
     """
 
     pieces: dict[str, Fragment]
     ranges: dict[str, Range]
     groups: list[list[Path]]
+    has_truncateds: bool
 
 
 def survey(files: Sequence[Path]) -> Survey:
@@ -49,11 +51,13 @@ def survey(files: Sequence[Path]) -> Survey:
     pieces: dict[str, Fragment] = {}
     ranges: dict[str, Range] = {}
     agents_of: dict[Path, set[str]] = {}
+    has_truncateds = True
     for file in files:
         for unit in fragments([file]):
             for piece in unit:
                 agents_of.setdefault(file, set()).add(piece.agent)
                 first = pieces.setdefault(piece.agent, piece)
+                has_truncateds &= piece.has_truncateds
                 if piece.actions.shape[1:] != first.actions.shape[1:]:
                     raise DataError(
                         f"{piece.where}, episode {piece.episode}: actions of {piece.agent} must be "
@@ -63,7 +67,7 @@ def survey(files: Sequence[Path]) -> Survey:
                 if piece.actions.ndim == 2 and piece.actions.dtype.kind == "f":
                     ranges[piece.agent] = _wider(ranges.get(piece.agent), piece.actions)
     ordered = {name: pieces[name] for name in sorted(pieces, key=natural)}
-    return Survey(ordered, ranges, _groups(agents_of))
+    return Survey(ordered, ranges, _groups(agents_of), has_truncateds)
 
 
 def _wider(found: Range | None, actions: AnyArray) -> Range:

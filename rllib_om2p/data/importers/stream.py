@@ -65,8 +65,8 @@ def import_dataset(
     if (out / CARD_NAME).exists() and not overwrite:
         raise DataError(f"{out} already holds a dataset; choose another or pass --overwrite.")
     try:
-        local = local_copy(str(path), out, progress)
-        recording = module.open_recording(local, options, progress)
+        local, origin = local_copy(str(path), out, progress)
+        recording = module.open_recording(local, origin, options, progress)
         _write(recording, out, options, overwrite, rows_per_file, progress)
     except OSError as error:
         if error.errno not in FULL_DISK:

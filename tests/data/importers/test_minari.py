@@ -138,6 +138,35 @@ def test_agents_of_different_length_are_named(monkeypatch, tmp_path):
         run(path, tmp_path)
 
 
+@pytest.mark.parametrize("key", ["terminations", "truncations"])
+def test_flags_of_another_length_are_named(monkeypatch, tmp_path, key):
+    teams = make_teams([6], DIMS, shared_reward=True)
+    path = write(monkeypatch, tmp_path / "minari", teams, flags=[(False, True)])
+    with h5py.File(path / "data" / "main_data.hdf5", "a") as file:
+        flags = file["episode_0"][key][:-1]
+        del file["episode_0"][key]
+        file["episode_0"][key] = flags
+    with pytest.raises(DataError, match=rf"episode_0: {key} of .* have 5 steps, expected 6"):
+        run(path, tmp_path)
+
+
+def test_episode_without_steps_is_named(monkeypatch, tmp_path):
+    teams = make_teams([6, 3], DIMS, shared_reward=True)
+    path = write(monkeypatch, tmp_path / "minari", teams, flags=[(False, True)] * 2)
+    with h5py.File(path / "data" / "main_data.hdf5", "a") as file:
+        episode = file["episode_1"]
+        lengths = {f"observations/{name}": 1 for name in NAMES} | {
+            key: 0
+            for key in (*(f"actions/{n}" for n in NAMES), "rewards", "terminations", "truncations")
+        }
+        for key, length in lengths.items():
+            values = episode[key][:length]
+            del episode[key]
+            episode[key] = values
+    with pytest.raises(DataError, match="episode_1 has no steps; write the dataset again without"):
+        run(path, tmp_path)
+
+
 def test_missing_episodes_other_formats_and_long_episodes_are_named(monkeypatch, tmp_path):
     teams = make_teams([6, 3], DIMS, shared_reward=True)
     flags = [(False, True)] * 2

@@ -101,13 +101,15 @@ def test_prey_is_left_out_by_default_and_kept_on_demand(tmp_path, task, width):
     assert_equal(read_back(tmp_path / "all")[0], teams[0], numbers=[3, 0])
 
 
-def test_seeds_are_one_dataset_with_the_seed_as_behaviour(tmp_path):
+def test_seeds_are_one_dataset_and_behaviour_ids_their_positions_in_the_card(tmp_path):
     streams = [make_teams([5, 5], seed=seed) for seed in range(3)]
     for seed, teams in zip((0, 2, 10), streams, strict=True):
         write_omar(tmp_path / "set" / f"seed_{seed}_data", teams)
     episodes, found, _ = run(tmp_path / "set", tmp_path, time_limit=5)
     assert [episode.behaviour_id for episode in episodes] == [0, 0, 1, 1, 2, 2]
     assert found.spec.seeds == {"recorded": [0, 2, 10]}
+    seeds = [found.spec.seeds["recorded"][episode.behaviour_id] for episode in episodes]
+    assert seeds == [0, 0, 2, 2, 10, 10]
     for episode, team in zip(episodes, [t for teams in streams for t in teams], strict=True):
         assert_equal(episode, team)
 

@@ -157,6 +157,84 @@ def test_old_dones_are_terminations_and_discrete_actions_need_their_number(tmp_p
     assert ends(episodes[0]) == {"terminated": {"agent_0": [4]}, "truncated": False}
 
 
+def write_dones(tmp_path, lengths, *, drop=()):
+    """Write episodes whose only flag is a done at the last step; return their teams."""
+    teams = make_teams(lengths)
+    writer = JsonWriter(str(tmp_path / "json"))
+    for number, team in enumerate(teams):
+        values = columns(team, 0, number)
+        values["dones"] = values.pop("terminateds") | values.pop("truncateds")
+        writer.write(SampleBatch({name: a for name, a in values.items() if name not in drop}))
+    return teams
+
+
+def test_old_done_at_the_time_limit_is_a_truncation_and_earlier_a_termination(tmp_path):
+    teams = write_dones(tmp_path, [5, 3])
+    episodes, found, text = run(tmp_path / "json", tmp_path, time_limit=5)
+    assert [ends(episode)["terminated"]["agent_0"] for episode in episodes] == [[], [2]]
+    assert [episode.truncated for episode in episodes] == [True, False]
+    assert found.spec.behaviour["at_limit"] == "truncated"
+    assert "no time limit is known" not in text
+    for episode, team in zip(episodes, teams, strict=True):
+        assert_equal(episode, team, numbers=[0])
+
+
+def test_old_done_at_the_limit_is_terminal_on_demand_and_without_a_limit_with_a_note(tmp_path):
+    write_dones(tmp_path, [5, 3])
+    options = {"time_limit": 5, "at_limit": "terminated"}
+    episodes, found, _ = run(tmp_path / "json", tmp_path, **options)
+    assert [ends(episode)["terminated"]["agent_0"] for episode in episodes] == [[4], [2]]
+    assert [episode.truncated for episode in episodes] == [False, False]
+    assert found.spec.behaviour["at_limit"] == "terminated"
+    lines: list[str] = []
+    import_dataset("rllib", tmp_path / "json", out=tmp_path / "none", progress=lines.append)
+    assert "no time limit is known: every recorded end counts as terminal" in "\n".join(lines)
+
+
+def test_old_done_at_the_limit_without_new_obs_makes_the_last_step_the_final_row(tmp_path):
+    (team,) = write_dones(tmp_path, [5], drop=["new_obs"])
+    episodes, _, _ = run(tmp_path / "json", tmp_path, time_limit=5)
+    assert_equal(episodes[0], team, numbers=[0], steps=4)
+    assert ends(episodes[0]) == {"terminated": {"agent_0": []}, "truncated": True}
+
+
+def test_time_limit_of_an_environment_that_does_not_fit_moves_no_end(tmp_path):
+    write_dones(tmp_path, [25])
+    folder = (tmp_path / "json").rename(tmp_path / "simple_tag")
+    episodes, found, text = run(folder, tmp_path)
+    assert "no environment is entered" in text
+    assert found.spec.time_limit is None
+    assert ends(episodes[0]) == {"terminated": {"agent_0": [24]}, "truncated": False}
+
+
+def test_terminateds_beside_truncateds_are_kept_at_the_limit_and_at_limit_is_refused(tmp_path):
+    writer = JsonWriter(str(tmp_path / "json"))
+    for number, team in enumerate(make_teams([5, 5])):
+        flags = {"terminated": number == 0, "truncated": number == 1}
+        writer.write(SampleBatch(columns(team, 0, number, **flags)))
+    episodes, _, _ = run(tmp_path / "json", tmp_path, time_limit=5)
+    assert [ends(episode)["terminated"]["agent_0"] for episode in episodes] == [[4], []]
+    assert [episode.truncated for episode in episodes] == [False, True]
+    with pytest.raises(DataError, match="holds truncateds, .* --at-limit truncated has no use"):
+        import_dataset(
+            "rllib",
+            tmp_path / "json",
+            out=tmp_path / "other",
+            options=ImportOptions(at_limit="truncated", time_limit=5),
+        )
+
+
+def test_dones_beside_truncateds_are_terminal_only_where_nothing_was_truncated(tmp_path):
+    writer = JsonWriter(str(tmp_path / "json"))
+    for number, team in enumerate(make_teams([5, 5])):
+        values = columns(team, 0, number, terminated=number == 0, truncated=number == 1)
+        values["dones"] = values.pop("terminateds") | values["truncateds"]
+        writer.write(SampleBatch(values))
+    episodes, _, _ = run(tmp_path / "json", tmp_path)
+    assert [ends(episode)["terminated"]["agent_0"] for episode in episodes] == [[4], []]
+    assert [episode.truncated for episode in episodes] == [False, True]
+
+
 def test_missing_new_obs_makes_the_last_step_the_final_row(tmp_path):
     team = make_teams([5])[0]
     values = columns(team, 0, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from rllib_om2p import envs
 from rllib_om2p.data.importers.known import TASKS, find_quality, find_task
-from rllib_om2p.data.importers.locate import COPY_NAME
+from rllib_om2p.data.importers.locate import COPY_NAME, _without_secrets
 from rllib_om2p.data.importers.options import ImportOptions
 from rllib_om2p.data.importers.stream import SOURCES, import_dataset
 from rllib_om2p.data.reader import OfflineDataset
@@ -174,6 +175,127 @@ def test_copy_from_a_uri_is_imported_and_removed(tmp_path):
         assert_equal(episode, team)
     assert found.spec.quality == "medium"
     assert not (tmp_path / "out" / COPY_NAME).exists()
+
+
+def put(folder: Path, uri: str) -> str:
+    """Make a folder what the memory file system holds at a URI."""
+    import fsspec
+
+    memory, root = fsspec.core.url_to_fs(uri)
+    if memory.exists(root):
+        memory.rm(root, recursive=True)
+    memory.put(str(folder), root, recursive=True)
+    return uri
+
+
+def interrupt(line: str) -> None:
+    if "looking for the ends of episodes" in line:
+        raise KeyboardInterrupt
+
+
+def assert_rewards_are_those_of(out: Path, teams: list) -> None:
+    for episode, team in zip(read_back(out), teams, strict=True):
+        np.testing.assert_array_equal(episode.rewards["agent_0"], team.rewards[0])
+
+
+def test_copies_of_another_uri_are_never_taken_for_those_of_this_one(tmp_path):
+    out, teams = tmp_path / "out", {}
+    for number, quality in enumerate(("medium", "expert")):
+        teams[quality] = make_teams([5, 5], seed=number)
+        folder = write_omar(tmp_path / quality, teams[quality])
+        put(folder, f"memory://sets/pair/{quality}/seed_0_data")
+    with pytest.raises(KeyboardInterrupt):
+        import_dataset("omar", "memory://sets/pair/medium/seed_0_data", out=out, progress=interrupt)
+    assert (out / COPY_NAME).exists()
+    import_dataset("omar", "memory://sets/pair/expert/seed_0_data", out=out)
+    assert_rewards_are_those_of(out, teams["expert"])
+
+
+def test_copies_are_used_again_only_while_the_source_stays_as_it_was(tmp_path):
+    first, second = make_teams([5, 5], seed=0), make_teams([5, 5], seed=1)
+    uri, out, lines = "memory://sets/changing", tmp_path / "out", []
+    put(write_omar(tmp_path / "first", first), uri)
+    for _ in range(2):
+        lines.clear()
+        with pytest.raises(KeyboardInterrupt):
+            import_dataset(
+                "omar", uri, out=out, progress=lambda line: (lines.append(line), interrupt(line))
+            )
+    assert not any(line.startswith("copying") for line in lines)
+    put(write_omar(tmp_path / "second", second), uri)
+    import_dataset("omar", uri, out=out)
+    assert_rewards_are_those_of(out, second)
+
+
+def test_files_that_left_the_source_leave_the_copy(tmp_path):
+    teams = make_teams([5])
+    uri, out = "memory://sets/shrinking", tmp_path / "out"
+    for seed in (0, 1):
+        write_omar(tmp_path / "set" / f"seed_{seed}_data", teams)
+    put(tmp_path / "set", uri)
+    with pytest.raises(KeyboardInterrupt):
+        import_dataset("omar", uri, out=out, progress=interrupt)
+    shutil.rmtree(tmp_path / "set" / "seed_1_data")
+    put(tmp_path / "set", uri)
+    import_dataset("omar", uri, out=out)
+    assert len(read_back(out)) == 1
+
+
+def test_task_quality_and_parents_are_those_of_the_uri_not_of_out(tmp_path):
+    folder = write_omar(tmp_path / "set", make_teams([25], [(18, 2)] * 3))
+    uri = put(folder, "memory://sets/simple_spread/medium/seed_0_data")
+    out = tmp_path / "simple_tag-expert"
+    spec = import_dataset("omar", uri, out=out).spec
+    assert (spec.env, spec.quality, spec.time_limit) == ("mpe/simple_spread", "medium", 25)
+    assert len(spec.parents) == 15
+    assert spec.parents[0].startswith(f"omar:{uri}/obs_0.npy sha256:")
+
+
+def test_out_does_not_name_the_task_of_a_uri(tmp_path):
+    folder = write_omar(tmp_path / "set", make_teams([25], [(18, 2)] * 3))
+    uri = put(folder, "memory://sets/nameless")
+    spec = import_dataset("omar", uri, out=tmp_path / "simple_spread-medium").spec
+    assert (spec.env, spec.quality, spec.time_limit) == (None, "", None)
+
+
+def test_parent_of_a_single_file_of_a_uri_is_its_uri(tmp_path):
+    import fsspec
+
+    file = write_omiga(tmp_path / "set.hdf5", make_teams([5], shared_reward=True))
+    fsspec.filesystem("memory").put_file(str(file), "/sets/single/set.hdf5")
+    spec = import_dataset("omiga", "memory://sets/single/set.hdf5", out=tmp_path / "out").spec
+    assert [parent.split()[0] for parent in spec.parents] == ["omiga:memory://sets/single/set.hdf5"]
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("https://me:secret@host/medium/set?signature=secret", "https://host/medium/set"),
+        ("zip://medium::ftp://me:secret@host/set.zip", "zip://medium::ftp://host/set.zip"),
+        ("https://secret@host/set/", "https://host/set"),
+        ("abfs://container@account.dfs.core.windows.net/set", None),
+        ("hf://datasets/someone/set@main/medium", None),
+    ],
+)
+def test_card_shows_no_login_and_no_query_of_a_uri(uri, shown):
+    assert _without_secrets(uri) == (shown or uri)
+
+
+def test_names_that_lead_out_of_the_copy_are_refused(tmp_path):
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    memory.put(str(write_omar(tmp_path / "set", make_teams([5]))), "/sets/evil", recursive=True)
+    evil = "/sets/evil/../../../../outside.npy"
+    memory.store[evil] = type(memory.store["/sets/evil/obs_0.npy"])(memory, evil, b"evil")
+    try:
+        with pytest.raises(
+            DataError, match=r"holds '/sets/evil/\.\./.*outside\.npy', whose '\.\.'"
+        ):
+            import_dataset("omar", "memory://sets/evil", out=tmp_path / "a" / "b" / "out")
+    finally:
+        del memory.store[evil]
+    assert list(tmp_path.rglob("outside.npy")) == []
 
 
 def test_a_second_copy_to_the_same_place_is_refused_naming_the_first(tmp_path):

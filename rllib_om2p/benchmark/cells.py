@@ -167,7 +167,7 @@ def make_cells(
             f"{sorted(algorithms)}. Run the others with --only {' '.join(chosen)}."
         )
     configs = {method.name: algorithms[method.algorithm][1]() for method in methods}
-    _require_shared_settings_known(suite, configs)
+    _require_shared_settings_known(suite, algorithms)
     opened = {
         f"{task.env}/{quality}": _open(Path(data), task.env, quality) for task, quality in datasets
     }
@@ -277,9 +277,11 @@ def _open(data: Path, env: str, quality: str) -> OfflineDataset:
     return dataset
 
 
-def _require_shared_settings_known(suite: Suite, configs: Mapping[str, OfflineConfig]) -> None:
+def _require_shared_settings_known(suite: Suite, algorithms: ConfigClasses) -> None:
+    # Of all methods: a part of the suite may have none that has critics.
     shared = {*suite.settings, *(name for task in suite.tasks for name in task.settings)}
-    known = {name for config in configs.values() for name in setting_methods(config)}
+    names = {method.algorithm for method in suite.methods} & set(algorithms)
+    known = {name for each in names for name in setting_methods(algorithms[each][1]())}
     unknown = sorted(shared - known)
     if unknown:
         raise ValueError(f"suite {suite.name!r}: no method of it has the settings {unknown}.")

@@ -110,6 +110,13 @@ def test_dataset_of_another_environment_is_refused(data, tmp_path):
         cells(tmp_path, suite)
 
 
+def test_part_of_a_suite_may_lack_what_the_shared_settings_are_for(data):
+    methods = [Method("A", "OM2P", {}), Method("B", "BC", {})]
+    suite = make_suite(methods=methods, settings={"critic_hidden": (8,)})
+    cell = cells(data, suite, only=["B"], seeds=[0])[0]
+    assert "critic_hidden" not in cell.settings
+
+
 def test_unknown_settings_are_refused_own_and_shared(data):
     with pytest.raises(ValueError, match="OM2PConfig knows no 'etta'; did you mean eta"):
         cells(data, make_suite(methods=[Method("A", "OM2P", {"etta": 1.0})]))

@@ -77,7 +77,7 @@ class Part(NamedTuple):
     """Some of the datasets, pooled.
 
     Attributes:
-        name: "all", or an environment.
+        name: "all", a family of environments such as "mpe", or an environment.
         num_datasets: That all methods share.
         scores: By method.
     """
@@ -90,9 +90,16 @@ class Part(NamedTuple):
 def pooled_parts(comparison: Comparison) -> list[Part]:
     """Return the scores over all datasets and, of several environments, by environment.
 
-    Parts of which the methods share no dataset are left out.
+    Of several families those of more than one environment come before. Parts of which the methods
+    share no dataset are left out.
     """
     parts = {"all": comparison.datasets}
+    families: dict[str, list[str]] = {}
+    for env in comparison.envs:
+        families.setdefault(env.partition("/")[0], []).append(env)
+    for family, envs in families.items():
+        if len(families) > 1 and len(envs) > 1:
+            parts[family] = [name for env in envs for name in comparison.datasets_of(env)]
     if len(comparison.envs) > 1:
         parts |= {env: comparison.datasets_of(env) for env in comparison.envs}
     return [

@@ -106,6 +106,15 @@ def test_only_datasets_that_all_methods_have_are_pooled(tmp_path):
     assert table.header[1] == "IQM, all (1)"
 
 
+def test_families_of_several_environments_are_pooled_beside_all_and_each(tmp_path):
+    envs = {"mpe/a": 110.0, "mpe/b": 130.0, "lbf/c": 180.0}
+    for env, mean in envs.items():
+        write_run(tmp_path, "A", 0, mean, env=env)
+    parts = {part.name: part for part in pooled_parts(load_comparison(tmp_path))}
+    assert list(parts) == ["all", "mpe", "lbf/c", "mpe/a", "mpe/b"]
+    assert (parts["mpe"].num_datasets, parts["mpe"].scores["A"].mean) == (2, pytest.approx(20.0))
+
+
 def test_dataset_of_which_more_seeds_have_run_weighs_no_more(tmp_path):
     for seed in (0, 1, 2):
         write_run(tmp_path, "A", seed, 110.0)

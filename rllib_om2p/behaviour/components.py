@@ -14,7 +14,13 @@ from rllib_om2p.behaviour.policies import Policy
 from rllib_om2p.data.schema import AgentSpec, DatasetSpec
 from rllib_om2p.data.writer import DatasetWriter
 from rllib_om2p.envs import registry
-from rllib_om2p.envs.prey import PREY_AS_AGENT
+from rllib_om2p.envs.prey import (
+    PREY_AS_AGENT,
+    PreySource,
+    cite_prey,
+    describe_prey,
+    load_prey,
+)
 from rllib_om2p.evaluation.provenance import versions
 
 QUALITIES = ("random", "medium-replay", "medium", "medium-expert", "expert")
@@ -163,6 +169,19 @@ def dataset_spec(
         has_action_masks=info.has_action_masks,
         has_behaviour_id=bool(mixture),
     )
+
+
+def prey_settings(env: str, prey: PreySource) -> dict[str, Any]:
+    """Return what a card keeps among the environment's settings of who moves the prey."""
+    if prey is None:
+        return {}
+    return {"prey": prey if prey == PREY_AS_AGENT else cite_prey(env, prey)}
+
+
+def opponents(env: str, prey: PreySource) -> dict[str, Any]:
+    """Return what a card says about a prey that is part of the environment."""
+    acting = load_prey(env, prey)
+    return {} if acting is None else {"prey": describe_prey(acting)}
 
 
 def describe(policy: Policy | None) -> dict[str, Any]:

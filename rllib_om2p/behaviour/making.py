@@ -8,6 +8,7 @@ from pathlib import Path
 from rllib_om2p.behaviour import training
 from rllib_om2p.behaviour.masac_recipes import MASAC_RECIPES, MASACRecipe
 from rllib_om2p.behaviour.recipes import MATD3Recipe
+from rllib_om2p.behaviour.requests import checked_recipe
 from rllib_om2p.behaviour.training import Progress
 from rllib_om2p.envs import registry
 from rllib_om2p.envs.prey import PreySource, load_prey
@@ -44,21 +45,21 @@ def make_behaviour(
         The file of each quality.
 
     Raises:
-        ValueError: Unknown environment, a setting that it does not have, or, for particles, a run
-            that ended before every target was reached.
+        ValueError: Unknown environment, a setting that it does not have, another algorithm's
+            recipe, or, for particles, a run that ended before every target was reached.
     """
     registry.info(env)
     load_prey(env, prey)
     if env in MASAC_RECIPES:
         from rllib_om2p.behaviour.masac_run import make_masac_behaviour  # needs mujoco
 
-        assert not isinstance(settings, MATD3Recipe)
+        own = checked_recipe(env, settings, MASACRecipe)
         return make_masac_behaviour(
-            env, out, seed=seed, minutes=minutes, settings=settings, progress=progress
+            env, out, seed=seed, minutes=minutes, settings=own, progress=progress
         )
     if minutes is not None:
         raise ValueError(f"{env} is trained in one go, got minutes={minutes:g}; leave it out.")
-    assert not isinstance(settings, MASACRecipe)
+    recipe = checked_recipe(env, settings, MATD3Recipe)
     return training.make_behaviour(
-        env, out, seed=seed, settings=settings, prey=prey, progress=progress
+        env, out, seed=seed, settings=recipe, prey=prey, progress=progress
     )

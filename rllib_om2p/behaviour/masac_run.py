@@ -126,6 +126,8 @@ def masac_replay_of(
     training = MASACTraining(env, seed=seed, settings=settings)
     for _ in _checks(training, folder, None, progress):
         if _replay_is_due(training, quality, steps):
+            # A dataset may be interrupted while it is written; the same call then takes it up here.
+            training.save(folder)
             break
     if not _replay_is_due(training, quality, steps):
         wanted = training.settings.replay_return
@@ -170,10 +172,15 @@ def _newest(episodes: list[StateEpisode], steps: int) -> list[StateEpisode]:
 def _checks(
     training: MASACTraining, folder: Path, minutes: float | None, progress: Progress
 ) -> Iterator[None]:
-    """Train from check to check, also from a saved state on, until the run or the time is over."""
+    """Train from check to check, also from a saved state on, until the run or the time is over.
+
+    Whoever saved the state right after a check may have stopped there: that check comes again.
+    """
     if (folder / STATE_NAME).exists():
         training.load(folder)
         progress(f"going on after {training.num_steps} joint steps, from {folder}")
+        if training.is_checked:
+            yield
     start = last_save = time.monotonic()
 
     def autosave() -> None:

@@ -101,6 +101,11 @@ class MASACTraining:
         self.kept: dict[str, dict[str, Any]] = {}
         self._worlds.reset(self._draw_starts(settings.num_worlds))
 
+    @property
+    def is_checked(self) -> bool:
+        """Whether the last step was followed by a check."""
+        return bool(self.curve) and self.curve[-1]["joint_steps"] == self.num_steps
+
     def run_until_check(self, autosave: Callable[[], None] = lambda: None) -> None:
         """Step until the next multiple of `check_every` steps; call `autosave` between steps."""
         every = self.settings.check_every
@@ -213,7 +218,6 @@ class MASACTraining:
             return
         self.kept[quality] = {
             "joint_steps": self.num_steps,
-            "cpu_seconds": round(self.cpu_seconds, 1),
             "measured": {
                 "return": round(float(played.returns.mean()), 2),
                 "return_sd": round(float(played.returns.std()), 2),

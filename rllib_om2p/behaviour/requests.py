@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 from rllib_om2p.behaviour.components import check_quality, dataset_id
-from rllib_om2p.behaviour.masac_recipes import MASAC_RECIPES
-from rllib_om2p.behaviour.recipes import RECIPES, REPLAY_STEPS
+from rllib_om2p.behaviour.masac_recipes import MASAC_RECIPES, MASACRecipe
+from rllib_om2p.behaviour.recipes import RECIPES, REPLAY_STEPS, MATD3Recipe
 from rllib_om2p.behaviour.rollout_particles import Prey
 from rllib_om2p.envs import registry
 from rllib_om2p.envs.prey import PREY_AS_AGENT, PreySource, load_prey
+
+Recipe = TypeVar("Recipe", MATD3Recipe, MASACRecipe)
 
 
 def dataset_name(
@@ -65,15 +68,65 @@ def check_settings(
     *,
     prey: PreySource,
     workers: int,
+    expert_fraction: float | None,
+    policy_folder: str | Path | None,
+    settings: MATD3Recipe | MASACRecipe | None = None,
 ) -> None:
-    """Raise a ValueError for a quality or a setting that the environment does not have."""
+    """Raise a ValueError for a quality or a setting that the environment does not have.
+
+    A setting that another quality or another environment would use is refused as well.
+    """
     registry.info(env, **env_kwargs)
     check_quality(quality)
     load_prey(env, prey)
+    if expert_fraction is not None and quality != "medium-expert":
+        raise ValueError(
+            f"expert_fraction belongs to medium-expert, got expert_fraction={expert_fraction} "
+            f"with quality={quality!r}; leave it out."
+        )
+    _check_policy_folder(env, quality, policy_folder)
+    if settings is not None and quality != "medium-replay":
+        raise ValueError(
+            f"settings is the recipe of medium-replay's run, got settings={settings!r} with "
+            f"quality={quality!r}; leave it out."
+        )
+    if env in MASAC_RECIPES:
+        checked_recipe(env, settings, MASACRecipe)
+    else:
+        checked_recipe(env, settings, MATD3Recipe)
     if workers < 0:
         raise ValueError(f"workers must be at least 0, got {workers}.")
     if workers and env not in MASAC_RECIPES:
         raise ValueError(f"{env} is played in this process, got workers={workers}; leave it out.")
+
+
+def _check_policy_folder(env: str, quality: str, folder: str | Path | None) -> None:
+    unused = {
+        "random": "nobody's policy acts",
+        "medium-replay": "the policies of its own run act",
+    }
+    why = unused.get(quality)
+    if env not in MASAC_RECIPES and env not in RECIPES:
+        why = "a scripted team acts"
+    if folder is not None and why is not None:
+        raise ValueError(
+            f"policy_folder (--policies) has no effect on {quality} of {env}, where {why}; got "
+            f"{str(folder)!r}; leave it out."
+        )
+
+
+def checked_recipe(env: str, settings: object, kind: type[Recipe]) -> Recipe | None:
+    """Return the settings of an environment's run.
+
+    Raises:
+        ValueError: They are no recipe of its algorithm.
+    """
+    if settings is None or isinstance(settings, kind):
+        return settings
+    raise ValueError(
+        f"settings of {env} must be a {kind.__name__}, got {settings!r}; begin with the "
+        "environment's own recipe and dataclasses.replace what differs."
+    )
 
 
 def check_steps(env: str, steps: int) -> None:

@@ -116,11 +116,20 @@ def make_dataset(
     Raises:
         ValueError: Unknown environment or quality, steps that are no whole episodes or more than
             the replay buffer holds, a fraction outside (0, 1), or a setting that the environment
-            does not have.
+            does not have or the quality does not use.
     """
     out = Path(out)
     env_kwargs = settings_of(observations, continuous_actions, prey)
-    check_settings(env, quality, env_kwargs, prey=prey, workers=workers)
+    check_settings(
+        env,
+        quality,
+        env_kwargs,
+        prey=prey,
+        workers=workers,
+        expert_fraction=expert_fraction,
+        policy_folder=policy_folder,
+        settings=settings,
+    )
     steps = default_steps(env, quality) if steps is None else steps
     check_steps(env, steps)
     if (out / CARD_NAME).exists() and not overwrite:
@@ -183,12 +192,20 @@ def reroll(
             "out again; compare with the mean return of the dataset."
         )
     env_kwargs = settings_of(observations, continuous_actions, prey)
-    check_settings(env, quality, env_kwargs, prey=prey, workers=workers)
+    check_settings(
+        env,
+        quality,
+        env_kwargs,
+        prey=prey,
+        workers=workers,
+        expert_fraction=expert_fraction,
+        policy_folder=policy_folder,
+    )
     fraction = default_expert_fraction(env) if expert_fraction is None else expert_fraction
     if is_by_teams(env, env_kwargs):
         teams = rollout_teams.find_teams(env, quality, fraction, policy_folder, env_kwargs)
         return rollout_teams.roll_returns(
-            env, teams, seeds, noise_seed=noise_seed, env_kwargs=env_kwargs
+            env, teams, seeds, noise_seed=noise_seed, env_kwargs=env_kwargs, prey=prey
         )
     components = find_components(env, quality, fraction, policy_folder)
     if env in MASAC_RECIPES:
@@ -226,6 +243,7 @@ def _team_source(request: _Request) -> Source:
         request.steps,
         seed=request.seed,
         env_kwargs=request.env_kwargs,
+        prey=request.prey,
     )
 
 

@@ -6,7 +6,7 @@ Axes: (episodes, steps, agents, features).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,11 +20,13 @@ from rllib_om2p.behaviour.components import (
     assign,
     dataset_spec,
     describe,
+    opponents,
+    prey_settings,
 )
 from rllib_om2p.behaviour.recipes import MATD3Recipe
 from rllib_om2p.behaviour.training import Progress
 from rllib_om2p.data.writer import DatasetWriter
-from rllib_om2p.envs.prey import PreySource, cite_prey, describe_prey, load_prey
+from rllib_om2p.envs.prey import PreySource
 from rllib_om2p.envs.rollout import ActFn, Episodes, evaluate_policy, rollout
 
 Prey = str | os.PathLike[str] | None
@@ -58,8 +60,8 @@ def replay_source(
         "medium-replay",
         seeds={"training": seed},
         behaviour={"medium-replay": described},
-        env_kwargs=_kwargs(env, prey),
-        others=_opponents(env, prey),
+        env_kwargs=prey_settings(env, prey),
+        others=opponents(env, prey),
     )
     newest = Episodes(*(field[-num_episodes:] for field in replay.episodes))
     part = _part(newest, np.zeros(num_episodes, np.int64))
@@ -82,8 +84,8 @@ def rollout_source(
         seeds={"rollout": seed},
         behaviour={component.quality: describe(component.policy) for component in components},
         fractions={component.quality: component.fraction for component in components},
-        env_kwargs=_kwargs(env, prey),
-        others=_opponents(env, prey),
+        env_kwargs=prey_settings(env, prey),
+        others=opponents(env, prey),
     )
     return Source(spec, lambda first: _roll(env, components, num_episodes, seed, prey))
 
@@ -157,12 +159,3 @@ def _part(episodes: Episodes, behaviour_ids: NDArray[Any]) -> Part:
         )
 
     return Part(num_episodes * num_steps, write)
-
-
-def _kwargs(env: str, prey: Prey) -> Mapping[str, Any]:
-    return {} if prey is None else {"prey": cite_prey(env, prey)}
-
-
-def _opponents(env: str, prey: Prey) -> Mapping[str, Any]:
-    acting = load_prey(env, prey)
-    return {} if acting is None else {"prey": describe_prey(acting)}

@@ -71,7 +71,8 @@ def replay_source(
     spec = dataset_spec(
         env,
         "medium-replay",
-        seeds={"training": seed},
+        # Which episodes are the newest depends on how many are asked for.
+        seeds={"training": seed, "planned_episodes": len(newest)},
         behaviour={"medium-replay": described},
         env_kwargs=env_kwargs,
     )

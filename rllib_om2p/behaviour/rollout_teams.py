@@ -15,13 +15,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rllib_om2p.behaviour import policies
-from rllib_om2p.behaviour.components import Part, Source, assign, dataset_spec, shares
+from rllib_om2p.behaviour.components import (
+    Part,
+    Source,
+    assign,
+    dataset_spec,
+    opponents,
+    prey_settings,
+    shares,
+)
 from rllib_om2p.behaviour.foraging import RANDOM_SHARES, ForagingTeam
 from rllib_om2p.behaviour.teams import ParticleTeam, TeamBehaviour, UniformTeam
 from rllib_om2p.data.writer import DatasetWriter
 from rllib_om2p.envs import registry
 from rllib_om2p.envs.info import EnvInfo
-from rllib_om2p.envs.prey import PREY, load_prey
+from rllib_om2p.envs.prey import PREY, PreySource, load_prey
 from rllib_om2p.envs.worlds import evaluate_team, make_worlds, worlds_together
 
 Array = NDArray[Any]
@@ -87,18 +95,21 @@ def rollout_source(
     *,
     seed: int,
     env_kwargs: Mapping[str, Any],
+    prey: PreySource,
 ) -> Source:
     """Return rollouts of the components: the steps, or about those where episodes end early."""
-    info = registry.info(env, **env_kwargs)
     spec = dataset_spec(
         env,
         quality,
         seeds={"rollout": seed},
         behaviour={component.quality: component.team.describe() for component in components},
         fractions={component.quality: component.fraction for component in components},
-        env_kwargs=env_kwargs,
+        env_kwargs={**env_kwargs, **prey_settings(env, prey)},
+        others=opponents(env, prey),
     )
-    per_step = _episodes_per_step(env, components, seed, env_kwargs)
+    settings = _with_prey(env_kwargs, prey)
+    info = registry.info(env, **settings)
+    per_step = _episodes_per_step(env, components, seed, settings)
     num_episodes = max(1, round(steps * sum(per_step)))
     generator = np.random.default_rng([seed, 0])
     ids = _assign(per_step, num_episodes, generator)
@@ -109,7 +120,7 @@ def rollout_source(
         for begin in range(first, num_episodes, at_once):
             block = slice(begin, begin + at_once)
             act = _team_act(components, ids[block], np.random.default_rng([seed, 1, begin]))
-            yield _part(_play(env, info, act, starts[block], env_kwargs), ids[block])
+            yield _part(_play(env, info, act, starts[block], settings), ids[block])
 
     return Source(spec, parts)
 
@@ -121,16 +132,23 @@ def roll_returns(
     *,
     noise_seed: int,
     env_kwargs: Mapping[str, Any],
+    prey: PreySource,
 ) -> Array:
     """Return the components' team returns from the start states of the seeds."""
+    settings = _with_prey(env_kwargs, prey)
     generator = np.random.default_rng([noise_seed, 2])
     ids = np.zeros(len(starts), np.int64)
     if len(components) > 1:
-        per_step = _episodes_per_step(env, components, noise_seed, env_kwargs)
+        per_step = _episodes_per_step(env, components, noise_seed, settings)
         ids = _assign(per_step, len(starts), generator)
     act = _team_act(components, ids, generator)
     with policies.one_torch_thread():
-        return evaluate_team(env, act, starts, max_worlds=len(starts), **env_kwargs)
+        return evaluate_team(env, act, starts, max_worlds=len(starts), **settings)
+
+
+def _with_prey(env_kwargs: Mapping[str, Any], prey: PreySource) -> dict[str, Any]:
+    """Return the settings that worlds are made with: the prey itself, not what a card says."""
+    return dict(env_kwargs) if prey is None else {**env_kwargs, "prey": prey}
 
 
 class _Played(NamedTuple):

@@ -73,16 +73,13 @@ def add_commands(command: AddCommand) -> None:
 def _make_dataset(options: argparse.Namespace) -> None:
     from rllib_om2p.behaviour import make_dataset
 
-    fraction = options.expert_fraction
-    if fraction is not None and options.quality != "medium-expert":
-        raise ValueError("--expert-fraction belongs to medium-expert; leave it out.")
     out = make_dataset(
         options.env,
         options.quality,
         steps=options.steps,
         out=options.out,
         seed=options.seed,
-        expert_fraction=fraction,
+        expert_fraction=options.expert_fraction,
         policy_folder=options.policies,
         prey=options.prey,
         observations=options.observations,

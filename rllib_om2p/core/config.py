@@ -184,7 +184,7 @@ class OfflineConfig(AlgorithmConfig):
             torch_compile: Compile the losses (default False), which on a CPU about halves an update
                 of small networks and saves a fifth at 4 x 512. The first iteration takes up to half
                 a minute longer, and some seconds where PyTorch finds on disk what an earlier run
-                compiled.
+                compiled. On a CPU it needs g++ and Python's headers.
             cuda_graph: Record the whole update as a CUDA graph and replay it (default False). On a
                 GPU small networks wait for launches, of which this leaves one per update. Needs a
                 single learner and the whole shard on the device; elsewhere it warns, and updates
@@ -357,7 +357,10 @@ class OfflineConfig(AlgorithmConfig):
                 "draws from a search."
             )
         self._check_unused()
-        self._check_positive("num_updates_per_iteration", "train_batch_size", "tau")
+        self._check_positive(
+            "num_updates_per_iteration", "train_batch_size", "table_draws_per_transition"
+        )
+        self._check_rates()
         self._check_one_of("precision", ("float32", "bfloat16"))
         self._check_one_of("on_corrupt", ("raise", "skip"))
         self._check_offline_evaluation()
@@ -372,6 +375,7 @@ class OfflineConfig(AlgorithmConfig):
             self._check_policies()
             self._fill_from_dataset()
         super().validate()
+        self._check_learning_rate()
 
     def build_networks(self, groups: Sequence[AgentGroup], generator: torch.Generator) -> Networks:
         """Return the algorithm's networks, stacked over each group's agents."""
@@ -416,6 +420,22 @@ class OfflineConfig(AlgorithmConfig):
     def _check_one_of(self, name: str, allowed: Sequence[str]) -> None:
         if getattr(self, name) not in allowed:
             raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}.")
+
+    def _check_rates(self) -> None:
+        if not 0 <= self.gamma <= 1:
+            raise ValueError(f"gamma must be in [0, 1], got {self.gamma}.")
+        if not 0 < self.tau <= 1:
+            raise ValueError(f"tau must be in (0, 1], got {self.tau}.")
+        if self.grad_clip is not None and not self.grad_clip > 0:
+            raise ValueError(
+                f"grad_clip must be positive, or None for no limit, got {self.grad_clip}."
+            )
+
+    def _check_learning_rate(self) -> None:
+        # After RLlib's own checks, which know the form of a schedule.
+        rates = [self.lr] if isinstance(self.lr, (int, float)) else [rate for _, rate in self.lr]
+        if not all(rate >= 0 for rate in rates):
+            raise ValueError(f"lr must be at least 0, in a schedule everywhere, got {self.lr}.")
 
     def _check_unused(self) -> None:
         default = AlgorithmConfig()

@@ -150,8 +150,10 @@ def play_checkpoint(
         agent_id: np.array([e.agent_episodes[agent_id].get_return() for e in episodes], np.float64)
         for agent_id in spec.agent_ids
     }
+    # Of another environment the dataset knows no scale.
+    references = spec.references if env in (None, spec.env) else {}
     return Played(
-        name, seed, returns, team_rewards(spec, returns), References.from_mapping(spec.references)
+        name, seed, returns, team_rewards(spec, returns), References.from_mapping(references)
     )
 
 

@@ -32,6 +32,7 @@ from rllib_om2p.core.recording_env import (
 from rllib_om2p.data.journal import SUFFIX, Journal, JournalWriter
 from rllib_om2p.data.schema import CARD_NAME, DataError, DatasetSpec, Episode, TeamReturn
 from rllib_om2p.data.writer import DatasetWriter
+from rllib_om2p.envs.prey import PREY_AS_AGENT, cite_prey
 from rllib_om2p.evaluation.provenance import versions
 
 logger = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ RECORDING = ".recording"
 Runners = Literal["training", "evaluation"]
 Config = TypeVar("Config", bound=AlgorithmConfig)
 
+_FIRST_SEED = "first_seed"  # see envs.register
 _TOLD_ELSEWHERE = ("env", "seed", "input", "num_env_runners")
 _PACKAGES = ("rllib-om2p", "ray", "torch", "numpy", "gymnasium", "pettingzoo", "mpe2")
 
@@ -219,29 +221,48 @@ class _StartRecording:
 
     def _info(self, config: AlgorithmConfig, name: str) -> envs.EnvInfo:
         """Return what is known of the environment with the settings that it is made with."""
-        return envs.info(name, **(config.env_config if name == config.env else {}))
+        return envs.info(name, **(_settings(config, name) if name == config.env else {}))
 
     def _spec(self, config: AlgorithmConfig, agents: tuple[Any, ...]) -> DatasetSpec:
         env = self.env or (config.env if isinstance(config.env, str) else None)
         info = self._info(config, str(env)) if env in envs.names() else None
+        settings = _settings(config, env)
+        seeds = {"algorithm": config.seed}
+        if env in envs.names() and _FIRST_SEED in config.env_config:
+            seeds[_FIRST_SEED] = config.env_config[_FIRST_SEED]
+        team_return = self.team_return or (info.team_return if info else "mean over agents")
+        time_limit = self.time_limit or (info.time_limit if info else None)
+        # Returns that are formed in another way, or of other episodes, are on another scale.
+        is_known = info and (team_return, time_limit) == (info.team_return, info.time_limit)
         algorithm = getattr(config.algo_class, "__name__", "unknown")
         return DatasetSpec(
             dataset_id=self.dataset_id or f"{env or 'environment'}/{algorithm}",
             quality="recorded",
             env=env,
-            env_kwargs=dict(config.env_config),
+            env_kwargs=settings,
             agents=agents,
-            team_return=self.team_return or (info.team_return if info else "mean over agents"),
-            time_limit=self.time_limit or (info.time_limit if info else None),
+            team_return=team_return,
+            time_limit=time_limit,
             behaviour={
                 "algorithm": algorithm,
                 "hyperparameters": _hyperparameters(config),
                 "recorded": f"{self.runners} env runners, whole episodes",
             },
-            seeds={"algorithm": config.seed},
-            references=dict(info.references) if info else {},
+            seeds=seeds,
+            references=dict(info.references) if info and is_known else {},
             package_versions=versions(_PACKAGES),
         )
+
+
+def _settings(config: AlgorithmConfig, env: str | None) -> dict[str, Any]:
+    """Return the environment's settings as a card keeps them: no start states, no local paths."""
+    settings = dict(config.env_config)
+    if env not in envs.names():
+        return settings
+    settings.pop(_FIRST_SEED, None)
+    if settings.get("prey") not in (None, PREY_AS_AGENT):
+        settings["prey"] = cite_prey(env, settings["prey"])
+    return settings
 
 
 def _pause(is_paused: bool, *, algorithm: Any, **kwargs: Any) -> None:

@@ -1,12 +1,14 @@
 """The environments that have a name: how each is made and what is known of it; imports none.
 
 An entry describes itself for the settings that change who acts and what is seen, so that a card, a
-comparison and the environment agree.
+comparison and the environment agree. It knows its other settings by name: returns under another
+penalty are on another scale, a picture's size changes nothing.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rllib_om2p.envs.info import AgentInfo, EnvInfo, TeamReturn
 from rllib_om2p.envs.paper_constants import MAX_CYCLES, UNIT_FORCES
-from rllib_om2p.envs.prey import PREY, PREY_AS_AGENT, PREY_OBS_DIMS
+from rllib_om2p.envs.prey import PREY, PREY_AS_AGENT, PREY_OBS_DIMS, is_reference_prey
 
 if TYPE_CHECKING:
     from pettingzoo import ParallelEnv
@@ -29,18 +31,31 @@ class Entry:
         create: Makes it; takes the settings.
         describe: Returns what is known of it with other settings; takes those of `settings`.
         settings: Names of the settings that change what is known.
+        scale: Settings that change nothing but what returns are worth, with their defaults.
+        drawing: Names of the settings that change pictures only.
     """
 
     info: EnvInfo
     create: Callable[..., ParallelEnv]
     describe: Callable[..., EnvInfo]
     settings: frozenset[str]
+    scale: Mapping[str, Any]
+    drawing: frozenset[str]
+
+    @property
+    def known(self) -> frozenset[str]:
+        """Names of all settings."""
+        return self.settings | self.scale.keys() | self.drawing
 
 
 def _entry(
-    describe: Callable[..., EnvInfo], create: Callable[..., ParallelEnv], *settings: str
+    describe: Callable[..., EnvInfo],
+    create: Callable[..., ParallelEnv],
+    *settings: str,
+    scale: Mapping[str, Any],
+    drawing: Sequence[str],
 ) -> Entry:
-    return Entry(describe(), create, describe, frozenset(settings))
+    return Entry(describe(), create, describe, frozenset(settings), scale, frozenset(drawing))
 
 
 def _create_mpe(task: str, **kwargs: Any) -> ParallelEnv:
@@ -78,7 +93,8 @@ def _mpe_entry(
         scale: dict[str, float | str] = {**references, "source": source}
         if prey == PREY_AS_AGENT:
             sizes[PREY] = PREY_OBS_DIMS[name]
-            scale = {}  # what the predators can reach is now the prey's choice
+        if has_prey and not is_reference_prey(name, prey):
+            scale = {}  # what the predators can reach is another prey's choice
         if max_cycles != MAX_CYCLES:
             scale = {}  # returns of other episodes
         return EnvInfo(
@@ -96,7 +112,15 @@ def _mpe_entry(
 
     settings = ("prey",) if has_prey else ()
     create = functools.partial(_create_mpe, task)
-    return _entry(describe, create, "continuous_actions", "max_cycles", *settings)
+    return _entry(
+        describe,
+        create,
+        "continuous_actions",
+        "max_cycles",
+        *settings,
+        scale={"dynamics": "papers"},
+        drawing=("render_mode", "dynamic_rescaling"),
+    )
 
 
 _MPE = (
@@ -119,9 +143,13 @@ def _mamujoco_entry(
     full: int,
     action_dim: int,
     references: Mapping[str, float | str],
+    scale: Mapping[str, Any],
     papers: Literal["local", "full"] = "full",
 ) -> Entry:
-    """Describe a robot; `local` and `full` are the agents' observation sizes."""
+    """Describe a robot; `local` and `full` are the agents' observation sizes.
+
+    `scale` are gymnasium's settings of the robot (v5) that leave those sizes.
+    """
     views = {"local": local, "full": [full] * len(local)}
 
     def describe(
@@ -146,7 +174,9 @@ def _mamujoco_entry(
         )
 
     create = functools.partial(_create_mamujoco, task)
-    return _entry(describe, create, "observations", "max_episode_steps")
+    return _entry(
+        describe, create, "observations", "max_episode_steps", scale=scale, drawing=_CAMERA
+    )
 
 
 def _omiga(random: float, expert: float) -> dict[str, float | str]:
@@ -157,6 +187,49 @@ def _omiga(random: float, expert: float) -> dict[str, float | str]:
     return {"random": random, "expert": expert, "source": source}
 
 
+_CAMERA = (
+    "render_mode",
+    "width",
+    "height",
+    "camera_id",
+    "camera_name",
+    "default_camera_config",
+    "max_geom",
+    "visual_options",
+)
+_CHEETAH: Mapping[str, Any] = {
+    "xml_file": "half_cheetah.xml",
+    "frame_skip": 5,
+    "forward_reward_weight": 1.0,
+    "ctrl_cost_weight": 0.1,
+    "reset_noise_scale": 0.1,
+}
+_HOPPER: Mapping[str, Any] = {
+    "xml_file": "hopper.xml",
+    "frame_skip": 4,
+    "forward_reward_weight": 1.0,
+    "ctrl_cost_weight": 1e-3,
+    "healthy_reward": 1.0,
+    "terminate_when_unhealthy": True,
+    "healthy_state_range": (-100.0, 100.0),
+    "healthy_z_range": (0.7, math.inf),
+    "healthy_angle_range": (-0.2, 0.2),
+    "reset_noise_scale": 5e-3,
+}
+_ANT: Mapping[str, Any] = {
+    "xml_file": "ant.xml",
+    "frame_skip": 5,
+    "forward_reward_weight": 1.0,
+    "ctrl_cost_weight": 0.5,
+    "contact_cost_weight": 5e-4,
+    "healthy_reward": 1.0,
+    "main_body": 1,
+    "terminate_when_unhealthy": True,
+    "healthy_z_range": (0.2, 1.0),
+    "contact_force_range": (-1.0, 1.0),
+    "reset_noise_scale": 0.1,
+}
+
 _MAMUJOCO = (
     _mamujoco_entry(
         "2x3-HalfCheetah",
@@ -165,6 +238,7 @@ _MAMUJOCO = (
         full=19,
         action_dim=3,
         references={"random": -284.0, "expert": 3568.8, "source": _PAPERS},
+        scale=_CHEETAH,
         papers="local",
     ),
     _mamujoco_entry(
@@ -174,6 +248,7 @@ _MAMUJOCO = (
         full=23,
         action_dim=1,
         references=_omiga(-292.9, 2785.0),
+        scale=_CHEETAH,
     ),
     _mamujoco_entry(
         "3x1-Hopper",
@@ -182,6 +257,7 @@ _MAMUJOCO = (
         full=14,
         action_dim=1,
         references=_omiga(17.5, 2452.0),
+        scale=_HOPPER,
     ),
     _mamujoco_entry(
         "2x4-Ant",
@@ -190,6 +266,7 @@ _MAMUJOCO = (
         full=113,
         action_dim=4,
         references=_omiga(-49.4, 2055.0),
+        scale=_ANT,
     ),
 )
 
@@ -199,12 +276,40 @@ LBF_TIME_LIMIT = 50
 LBF_NUM_ACTIONS = 6
 """Nothing, north, south, west, east, load."""
 
+# Foraging[-SIGHTs]-ROWSxCOLUMNS-PLAYERSp-FOODSf[-coop], as lbforaging names its tasks; it registers
+# only those of up to four foods.
+_LBF_TASK = re.compile(
+    r"Foraging(-(?P<sight>\d+)s)?-(?P<rows>\d+)x(?P<columns>\d+)"
+    r"-(?P<players>\d+)p-(?P<foods>\d+)f(?P<coop>-coop)?"
+)
+
+
+def lbf_settings(task: str) -> dict[str, Any]:
+    """Return what lbforaging is made with for a task; levels are those of its own tasks."""
+    found = _LBF_TASK.fullmatch(task)
+    if found is None:
+        raise ValueError(
+            f"{task!r} is no task of level-based foraging; write it as Foraging-8x8-3p-2f, or with "
+            "sight and forced cooperation as Foraging-2s-8x8-3p-2f-coop."
+        )
+    size = int(found["rows"]), int(found["columns"])
+    return {
+        "players": int(found["players"]),
+        "min_player_level": 1,
+        "max_player_level": 2,
+        "min_food_level": 1,
+        "max_food_level": None,  # what the three weakest agents can eat together
+        "field_size": size,
+        "max_num_food": int(found["foods"]),
+        "sight": int(found["sight"] or max(size)),
+        "force_coop": found["coop"] is not None,
+    }
+
 
 def _lbf_entry(task: str, random: float) -> Entry:
     """Describe a task by its name in lbforaging, such as Foraging-2s-10x10-3p-3f-coop."""
-    found = re.search(r"-(\d+)p-(\d+)f", task)
-    assert found is not None
-    num_agents, num_foods = map(int, found.groups())
+    made_with = lbf_settings(task)
+    num_agents, num_foods = made_with.pop("players"), made_with.pop("max_num_food")
     scale: dict[str, float | str] = {
         "random": random,
         "expert": 1.0,
@@ -227,7 +332,13 @@ def _lbf_entry(task: str, random: float) -> Entry:
             has_action_masks=True,
         )
 
-    return _entry(describe, functools.partial(_create_lbf, task), "max_episode_steps")
+    return _entry(
+        describe,
+        functools.partial(_create_lbf, task),
+        "max_episode_steps",
+        scale={**made_with, "normalize_reward": True, "penalty": 0.0},
+        drawing=("render_mode",),
+    )
 
 
 # Those that comparisons of cooperative algorithms report, and a small one for three agents.

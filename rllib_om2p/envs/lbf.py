@@ -13,7 +13,6 @@ truncated after 50 steps; lbforaging itself calls both the same.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,7 +22,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from pettingzoo import ParallelEnv
 
-from rllib_om2p.envs.entries import LBF_NUM_ACTIONS, LBF_TIME_LIMIT
+from rllib_om2p.envs.entries import LBF_NUM_ACTIONS, LBF_TIME_LIMIT, lbf_settings
 
 try:
     from lbforaging.foraging.environment import ForagingEnv
@@ -31,13 +30,6 @@ except ImportError as error:
     raise ImportError(
         "Level-based foraging needs lbforaging; install it with pip install 'rllib-om2p[lbf]'."
     ) from error
-
-# Foraging[-SIGHTs]-ROWSxCOLUMNS-PLAYERSp-FOODSf[-coop], as lbforaging names its tasks; it registers
-# only those of up to four foods.
-_TASK = re.compile(
-    r"Foraging(-(?P<sight>\d+)s)?-(?P<rows>\d+)x(?P<columns>\d+)"
-    r"-(?P<players>\d+)p-(?P<foods>\d+)f(?P<coop>-coop)?"
-)
 
 _CELL = 48  # pixels
 _GROUND, _GRID, _TEXT = (244, 241, 232), (214, 208, 192), (255, 255, 255)
@@ -74,7 +66,7 @@ class LevelBasedForaging(ParallelEnv):
         self.render_mode = render_mode
         self._time_limit = max_episode_steps
         self.simulator = ForagingEnv(
-            **{**_settings(task), "max_episode_steps": max_episode_steps, **kwargs}
+            **{**lbf_settings(task), "max_episode_steps": max_episode_steps, **kwargs}
         )
         self.possible_agents = [f"agent_{i}" for i in range(self.simulator.n_agents)]
         self.agents: list[str] = []
@@ -166,28 +158,6 @@ class LevelBasedForaging(ParallelEnv):
             mask[[action.value for action in simulator._valid_actions[player]]] = 1
             seen[agent] = {"observations": view, "action_mask": mask}
         return seen
-
-
-def _settings(task: str) -> dict[str, Any]:
-    """Return what lbforaging is made with for a task; levels are those of its own tasks."""
-    found = _TASK.fullmatch(task)
-    if found is None:
-        raise ValueError(
-            f"{task!r} is no task of level-based foraging; write it as Foraging-8x8-3p-2f, or with "
-            "sight and forced cooperation as Foraging-2s-8x8-3p-2f-coop."
-        )
-    size = int(found["rows"]), int(found["columns"])
-    return {
-        "players": int(found["players"]),
-        "min_player_level": 1,
-        "max_player_level": 2,
-        "min_food_level": 1,
-        "max_food_level": None,  # what the three weakest agents can eat together
-        "field_size": size,
-        "max_num_food": int(found["foods"]),
-        "sight": int(found["sight"] or max(size)),
-        "force_coop": found["coop"] is not None,
-    }
 
 
 def _draw(

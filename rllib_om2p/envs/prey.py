@@ -43,6 +43,10 @@ project's own policy."""
 PREY_OBS_DIMS: Mapping[str, int] = {"mpe/simple_tag": 14, "mpe/simple_world": 22}
 """Length of the prey's observation in each environment that has one."""
 
+_PUBLISHED_SHA256: Mapping[str, str] = {
+    "mpe/simple_tag": "b22b95f3397f41a21aa247810e385a8ecf85294f2e2ed8e523a954c633daf7a2",
+    "mpe/simple_world": "ed3170cfb9c3f6872305c9c795a7aed089fde7b5e5cc2bff5f7debfed37c2115",
+}
 _FOLDER = Path(__file__).parent / "prey_policies"
 _LAYERS = ("fc1", "fc2", "fc3")
 _NORMALISATION = {f"in_fn.{name}" for name in ("weight", "bias", "running_mean", "running_var")}
@@ -125,7 +129,7 @@ def load_prey(env: str, source: PreySource = None) -> PreyFn | None:
 
 def _load_cited(env: str, cited: Mapping[str, str]) -> PreyPolicy:
     own, sha256 = own_prey_file(env), cited["sha256"]
-    if "file" not in cited and hashlib.sha256(own.read_bytes()).hexdigest() != sha256:
+    if "file" not in cited and _hash(own) != sha256:
         raise ValueError(
             f"the data were made with the prey of {cited['source']} (sha256 {sha256[:12]}...), "
             "which is not part of this package; say where that file lies: --prey FILE, or "
@@ -142,10 +146,39 @@ def _load_cited(env: str, cited: Mapping[str, str]) -> PreyPolicy:
 
 
 def cite_prey(env: str, source: PreySource) -> dict[str, str]:
-    """Return what a card keeps of a prey's file: its name and hash, never the folder."""
+    """Return what a card keeps of a prey's file: its name and hash, never the folder.
+
+    Raises:
+        ValueError: The prey is no file, or one that does not fit (see `load_prey`).
+    """
     prey = load_prey(env, source)
-    assert isinstance(prey, PreyPolicy)
+    if not isinstance(prey, PreyPolicy):
+        raise ValueError(
+            f"a dataset's prey must be a file, which others can be given, got prey={source!r}; "
+            "save_prey writes one."
+        )
     return {"source": prey.source, "sha256": prey.sha256}
+
+
+def is_reference_prey(env: str, source: PreySource) -> bool:
+    """Return whether the papers' returns are a scale for who hunts this prey.
+
+    They are for the papers' prey and for the project's own, which is of equal strength.
+    """
+    if source is None:
+        return True
+    if callable(source) or source == PREY_AS_AGENT:
+        return False
+    if isinstance(source, Mapping):
+        sha256 = source.get("sha256")
+    else:
+        file = Path(source)
+        sha256 = _hash(file) if file.is_file() else None
+    return sha256 in (_PUBLISHED_SHA256[env], _hash(own_prey_file(env)))
+
+
+def _hash(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def describe_prey(prey: PreyFn) -> dict[str, Any]:

@@ -7,6 +7,7 @@ imported only when an environment is made or registered. The environments themse
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import functools
 from collections.abc import Mapping
@@ -32,22 +33,30 @@ def info(name: str, **settings: Any) -> EnvInfo:
         name: A registered name.
         settings: As given to `make`. What changes what is known: `observations` of a robot,
             `continuous_actions` and `prey` of a particle task, and the time limit, `max_cycles`
-            of a particle task and `max_episode_steps` of the others. With another time limit than
-            the papers' there are no references.
+            of a particle task and `max_episode_steps` of the others. There are no references with
+            another time limit than the papers', another prey, other dynamics or other rewards.
 
     Raises:
         ValueError: The name is not registered; the text lists near ones. Or it has no such
-            setting.
+            setting, or one that leaves too little known, such as more agents.
     """
     entry = _entry(name)
+    # What another environment has may be None here: "not given".
     told = {
         key: value
         for key, value in settings.items()
-        if key in DESCRIBING_SETTINGS and value is not None
+        if value is not None or key not in DESCRIBING_SETTINGS
     }
-    for key in sorted(told.keys() - entry.settings):
-        raise ValueError(f"{name} has no {key}={told[key]!r}; leave it out.")
-    return entry.describe(**told) if told else entry.info
+    for key in sorted(told.keys() - entry.known):
+        near = difflib.get_close_matches(key, entry.known, n=1)
+        suggestion = f"did you mean {near[0]}?" if near else f"known: {sorted(entry.known)}."
+        raise ValueError(f"{name} has no {key}={told[key]!r}; leave it out, or {suggestion}")
+    describing = {key: told[key] for key in told.keys() & entry.settings}
+    known = entry.describe(**describing) if describing else entry.info
+    scale = told.keys() & entry.scale.keys()
+    if any(_plain(told[key]) != entry.scale[key] for key in scale):
+        return dataclasses.replace(known, references={})
+    return known
 
 
 def make(name: str, **kwargs: Any) -> ParallelEnv:
@@ -81,6 +90,11 @@ def _create_for_rllib(name: str, config: Mapping[str, Any]) -> MultiAgentEnv:
     settings = dict(config)
     first_seed = settings.pop("first_seed", None)
     return RLlibParallelEnv(make(name, **settings), first_seed=first_seed)
+
+
+def _plain(value: Any) -> Any:
+    """Return a list as the tuple that it was before it stood in a card."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _entry(name: str) -> Entry:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from rllib_om2p.behaviour.masac_networks import TanhGaussianTeam
 from rllib_om2p.behaviour.masac_recipes import MASAC_RECIPES, MASACRecipe
 from rllib_om2p.behaviour.masac_replay import StreamBuffer
 from rllib_om2p.behaviour.masac_training import MASACTraining
+from rllib_om2p.behaviour.recipes import recipe
 from rllib_om2p.data.reader import OfflineDataset
 from rllib_om2p.data.writer import DatasetWriter
 
@@ -226,25 +229,29 @@ def test_dataset_holds_what_the_environment_shows(tmp_path: Path, folder: Path) 
     assert not episode.truncated
 
 
+def _make_until_killed(num_episodes: int, quality: str, **arguments: Any) -> None:
+    """Call `make_dataset` and stop it after some episodes are written."""
+    write, written = DatasetWriter.write_episode, itertools.count()
+
+    def killed(writer: DatasetWriter, episode: Any) -> None:
+        if next(written) == num_episodes:
+            raise KeyboardInterrupt
+        write(writer, episode)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DatasetWriter, "write_episode", killed)
+        with pytest.raises(KeyboardInterrupt):
+            make_dataset(HOPPER, quality, **arguments)
+
+
 def test_interrupted_dataset_goes_on_to_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from rllib_om2p.behaviour import rollout
 
     monkeypatch.setattr(rollout, "_ROBOT_SIZES", {"rows_per_group": 300, "rows_per_file": 300})
-    write, written = DatasetWriter.write_episode, []
-
-    def killed(writer: DatasetWriter, episode: Any) -> None:
-        if len(written) == 60:
-            raise KeyboardInterrupt
-        written.append(len(episode))
-        write(writer, episode)
-
     arguments: dict[str, Any] = {"steps": 2_000, "seed": 2}
-    with monkeypatch.context() as patch:
-        patch.setattr(DatasetWriter, "write_episode", killed)
-        with pytest.raises(KeyboardInterrupt):
-            make_dataset(HOPPER, "random", out=tmp_path / "a", **arguments)
+    _make_until_killed(60, "random", out=tmp_path / "a", **arguments)
     with pytest.raises(ValueError, match="half-written"):
         OfflineDataset.open(str(tmp_path / "a"))
     lines: list[str] = []
@@ -291,9 +298,8 @@ def test_local_observations_are_written_when_asked_for(tmp_path: Path, folder: P
             quality,
             out=tmp_path / quality,
             steps=steps,
-            policy_folder=folder,
             observations="local",
-            settings=SMALL,
+            **({"policy_folder": folder} if quality == "medium" else {"settings": SMALL}),
         )
         dataset = OfflineDataset.open(str(tmp_path / quality))
         assert dataset.spec.env_kwargs == {"observations": "local"}
@@ -314,6 +320,44 @@ def test_replay_is_the_end_of_the_run_that_made_the_policy(tmp_path: Path, folde
     assert not (tmp_path / "a" / ".training").exists()
     with pytest.raises(ValueError, match="joint steps of whole episodes, got steps=5000"):
         make_dataset(HOPPER, "medium-replay", out=tmp_path / "b", steps=5_000, settings=SMALL)
+
+
+def test_replay_has_the_same_bytes_however_long_the_processor_took(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, seconds in (("a", 0.001), ("b", 10.0)):
+        clock = itertools.count(step=seconds)
+        monkeypatch.setattr(time, "process_time", lambda clock=clock: next(clock))
+        make_dataset(HOPPER, "medium-replay", out=tmp_path / name, steps=60, settings=SMALL)
+    a, b = ({f.name: f.read_bytes() for f in (tmp_path / name).iterdir()} for name in "ab")
+    assert a == b
+
+
+def test_replay_that_was_interrupted_while_writing_is_not_trained_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments: dict[str, Any] = {"steps": 140, "settings": SMALL}
+    make_dataset(HOPPER, "medium-replay", out=tmp_path / "whole", **arguments)
+    _make_until_killed(4, "medium-replay", out=tmp_path / "a", **arguments)
+    steps: list[int] = []
+    monkeypatch.setattr(MASACTraining, "_step", lambda self: steps.append(self.num_steps))
+    make_dataset(HOPPER, "medium-replay", out=tmp_path / "a", **arguments)
+    assert steps == []
+    assert _rows(tmp_path / "a") == _rows(tmp_path / "whole")
+
+
+def test_smaller_replay_after_an_interrupted_one_holds_the_newest_episodes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rllib_om2p.behaviour import rollout
+
+    monkeypatch.setattr(rollout, "_ROBOT_SIZES", {"rows_per_group": 30, "rows_per_file": 30})
+    _make_until_killed(4, "medium-replay", out=tmp_path / "a", steps=140, settings=SMALL)
+    for name in "ab":
+        make_dataset(HOPPER, "medium-replay", out=tmp_path / name, steps=40, settings=SMALL)
+    assert _rows(tmp_path / "a") == _rows(tmp_path / "b")
+    card = json.loads((tmp_path / "a" / "dataset_card.json").read_text())
+    assert card["spec"]["seeds"] == {"training": 0, "planned_episodes": card["counts"]["episodes"]}
 
 
 def test_replay_with_a_return_is_taken_when_the_newest_steps_have_it(tmp_path: Path) -> None:
@@ -354,6 +398,15 @@ def test_settings_that_an_environment_lacks_are_refused(
     with pytest.raises(ValueError, match=text):
         make_dataset(**{"env": HOPPER, "quality": "random", "out": tmp_path / "data", **kwargs})
     assert not (tmp_path / "data").exists()
+
+
+def test_recipe_of_another_algorithm_is_refused(tmp_path: Path) -> None:
+    particles: Any = recipe("mpe/simple_spread")
+    with pytest.raises(ValueError, match="mamujoco/3x1-Hopper must be a MASACRecipe, got MATD3Rec"):
+        make_behaviour(HOPPER, tmp_path / "policies", settings=particles)
+    with pytest.raises(ValueError, match="must be a MASACRecipe"):
+        make_dataset(HOPPER, "medium-replay", out=tmp_path / "data", settings=particles)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_particles_are_trained_in_one_go(tmp_path: Path) -> None:

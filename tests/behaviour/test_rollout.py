@@ -15,6 +15,7 @@ import pytest
 
 from rllib_om2p import envs
 from rllib_om2p.behaviour import make_behaviour, make_dataset, policies, reroll
+from rllib_om2p.behaviour.masac_recipes import masac_recipe
 from rllib_om2p.behaviour.recipes import MATD3Recipe, recipe
 from rllib_om2p.behaviour.requests import default_steps
 from rllib_om2p.envs.prey import own_prey_file, save_prey
@@ -33,6 +34,7 @@ SMALL = MATD3Recipe(
     check_episodes=20,
     batch_size=32,
 )
+MASAC_RECIPE = masac_recipe("mamujoco/3x1-Hopper")
 
 
 def _make(out: Path, quality: str, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
@@ -91,18 +93,20 @@ def test_damaged_or_missing_policy_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("env", "quality", "target"),
     [
-        (NAME, "random", 120.0),
-        (NAME, "medium-expert", 120.0),
+        (NAME, "random", None),
+        (NAME, "medium-expert", None),
         (NAME, "medium-replay", 120.0),
-        (TAG, "medium-expert", -6.0),
+        (TAG, "medium-expert", None),
         (TAG, "medium-replay", -6.0),
         (WORLD, "medium-replay", -6.0),
     ],
 )
 def test_same_seed_writes_the_same_bytes_and_another_seed_does_not(
-    tmp_path: Path, env: str, quality: str, target: float
+    tmp_path: Path, env: str, quality: str, target: float | None
 ) -> None:
-    settings = dataclasses.replace(SMALL, targets={"medium": target}, tolerance=3.0)
+    settings = None
+    if target is not None:
+        settings = dataclasses.replace(SMALL, targets={"medium": target}, tolerance=3.0)
     for folder, seed in (("a", 1), ("b", 1), ("c", 2)):
         make_dataset(env, quality, out=tmp_path / folder, steps=500, seed=seed, settings=settings)
     a, b, c = (_bytes(tmp_path / folder) for folder in "abc")
@@ -191,6 +195,9 @@ def test_card_names_the_prey_and_the_environment_is_made_with_it(tmp_path: Path)
     assert abs(returns.mean() - reroll(WORLD, "medium", range(500)).mean()) > 20
     error = np.hypot(returns.std() / 500**0.5, card["statistics"]["team_return"]["std"] / 10)
     assert abs(card["statistics"]["team_return"]["mean"] - returns.mean()) < 4 * error
+    # What the papers' predators made of the papers' prey is no scale for one that stands still.
+    assert spec["references"]["expert"] == 79.5
+    assert card["spec"]["references"] == {}
 
 
 def test_medium_replay_is_by_default_as_long_as_the_papers() -> None:
@@ -254,6 +261,19 @@ def test_reroll_of_a_replay_points_to_the_dataset() -> None:
         reroll(NAME, "medium-replay", [1, 2])
 
 
+def test_reroll_refuses_what_it_would_not_use() -> None:
+    with pytest.raises(ValueError, match="belongs to medium-expert"):
+        reroll(NAME, "medium", [1, 2], expert_fraction=0.5)
+    with pytest.raises(ValueError, match="has no effect on random"):
+        reroll(NAME, "random", [1, 2], policy_folder="/nowhere")
+
+
+def test_recipe_of_another_algorithm_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"mpe/simple_spread must be a MATD3Recipe, got MASACRec"):
+        make_behaviour(NAME, tmp_path / "policies", settings=MASAC_RECIPE)
+    assert not (tmp_path / "policies").exists()
+
+
 @pytest.mark.parametrize(
     ("kwargs", "text"),
     [
@@ -262,6 +282,22 @@ def test_reroll_of_a_replay_points_to_the_dataset() -> None:
         ({"quality": "medium", "steps": 0}, "multiple of 25, got 0; the next one is 25"),
         ({"quality": "medium-expert", "expert_fraction": 1.5}, "between 0 and 1, got 1.5"),
         ({"quality": "medium", "env": "mpe/simple_sprea"}, "did you mean mpe/simple_spread"),
+        (
+            {"quality": "random", "expert_fraction": 7.0},
+            "belongs to medium-expert, got expert_fraction=7.0 with quality='random'; leave it out",
+        ),
+        (
+            {"quality": "random", "policy_folder": "/nowhere"},
+            "no effect on random of mpe/simple_spread, .* got '/nowhere'; leave it out",
+        ),
+        ({"quality": "medium-replay", "policy_folder": "/nowhere"}, "no effect on medium-replay"),
+        ({"quality": "medium", "settings": SMALL}, "recipe of medium-replay's run, got .*leave it"),
+        (
+            {"quality": "medium-replay", "settings": "nonsense"},
+            "settings of mpe/simple_spread must be a MATD3Recipe, got 'nonsense'",
+        ),
+        ({"quality": "medium-replay", "settings": MASAC_RECIPE}, "must be a MATD3Recipe, got MASA"),
+        ({"quality": "medium", "env": TAG, "prey": np.tanh}, "prey must be a file"),
     ],
 )
 def test_wrong_request_is_refused_and_leaves_nothing(

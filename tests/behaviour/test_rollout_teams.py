@@ -15,7 +15,7 @@ from rllib_om2p.behaviour.teams import RANDOM_SHARE, nearest_force
 from rllib_om2p.data.audit import audit
 from rllib_om2p.data.reader import OfflineDataset
 from rllib_om2p.data.schema import AgentSpec, Episode
-from rllib_om2p.envs.prey import load_prey, own_prey_file
+from rllib_om2p.envs.prey import cite_prey, load_prey, own_prey_file, save_prey
 
 SPREAD, TAG = "mpe/simple_spread", "mpe/simple_tag"
 FORAGING = "lbf/Foraging-8x8-3p-2f"
@@ -117,6 +117,48 @@ def test_recorded_prey_is_our_own_with_the_collection_noise(tmp_path: Path) -> N
     assert abs(noise.std() - 0.2) < 0.02
 
 
+def _prey_that_pushes(file: Path, force: float) -> Path:
+    """Write a prey that always wants the same force."""
+    state = {f"fc{i}.weight": np.zeros(s) for i, s in ((1, (8, 14)), (2, (8, 8)), (3, (2, 8)))}
+    state |= {f"fc{i}.bias": np.full(size, force) for i, size in ((1, 8), (2, 8), (3, 2))}
+    save_prey(file, state, {})
+    return file
+
+
+def test_discrete_predators_hunt_the_prey_that_is_given(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"continuous_actions": False}
+    sets = {}
+    for name, force in (("still", 0.0), ("left", -1.0)):
+        file = _prey_that_pushes(tmp_path / f"{name}.safetensors", force)
+        sets[name] = _make(tmp_path / name, TAG, "expert", steps=2_500, prey=file, **settings)
+        spec = sets[name].spec
+        assert spec.env_kwargs == {"continuous_actions": False, "prey": cite_prey(TAG, file)}
+        assert spec.behaviour["prey"] == cite_prey(TAG, file)
+        assert str(tmp_path) not in spec.to_json()
+    still, left = (
+        np.stack([episode.obs["agent_0"] for episode in dataset.episodes()])
+        for dataset in sets.values()
+    )
+    assert (still[:, 0] == left[:, 0]).all()
+    assert not (still == left).all()
+    # The observation ends with the prey's velocity.
+    assert (still[:, :10, -2:] == 0).mean() > 0.5
+    assert (left[:, 1, -2:] < 0).mean() > 0.9
+    file = tmp_path / "still.safetensors"
+    returns = reroll(TAG, "expert", range(100), prey=file, **settings)
+    own = reroll(TAG, "expert", range(100), **settings)
+    summary = sets["still"].statistics().team_return
+    error = np.hypot(returns.std() / 10, summary.std / 10)
+    assert abs(returns.mean() - summary.mean) < 4 * error
+    assert not np.array_equal(returns, own)
+
+
+def test_card_of_a_discrete_set_names_the_prey_that_is_our_own(tmp_path: Path) -> None:
+    spec = _make(tmp_path, TAG, "medium", steps=25, continuous_actions=False).spec
+    assert spec.env_kwargs == {"continuous_actions": False}
+    assert spec.behaviour["prey"]["source"] == own_prey_file(TAG).name
+
+
 @pytest.mark.parametrize("env", [SPREAD, TAG, FORAGING])
 def test_same_seed_writes_the_same_bytes_and_another_seed_does_not(
     tmp_path: Path, env: str
@@ -209,6 +251,7 @@ def test_reroll_makes_the_return_of_the_dataset(
         ),
         (FORAGING, {"quality": "medium-replay"}, "a scripted team: no training run"),
         (FORAGING, {"workers": 2}, "is played in this process, got workers=2"),
+        (FORAGING, {"policy_folder": "/nowhere"}, "where a scripted team acts; got '/nowhere'"),
     ],
 )
 def test_wrong_request_is_refused_and_leaves_nothing(

@@ -91,6 +91,41 @@ def test_settings_without_effect_are_refused(dataset, method, settings, message)
 
 
 @pytest.mark.parametrize(
+    ("method", "settings", "message"),
+    [
+        ("training", {"gamma": 1.5}, r"gamma must be in \[0, 1\], got 1\.5"),
+        ("training", {"gamma": -0.1}, "gamma must be in"),
+        ("training", {"gamma": float("nan")}, "gamma must be in"),
+        ("training", {"tau": 3.0}, r"tau must be in \(0, 1\], got 3\.0"),
+        ("training", {"tau": 0.0}, "tau must be in"),
+        ("training", {"lr": -1.0}, "lr must be at least 0.*got -1"),
+        ("training", {"lr": float("nan")}, "lr must be at least 0"),
+        ("training", {"lr": [[0, 1e-3], [10, -1e-3]]}, "lr must be at least 0, in a schedule"),
+        ("training", {"grad_clip": -2.0}, "grad_clip must be positive, or None.*got -2"),
+        ("training", {"grad_clip": 0.0}, "grad_clip must be positive"),
+        ("offline_data", {"table_draws_per_transition": -1.0}, "must be positive, got -1"),
+    ],
+)
+def test_numbers_without_meaning_are_refused(dataset, method, settings, message):
+    config = make_config(dataset)
+    getattr(config, method)(**settings)
+    with pytest.raises(ValueError, match=message):
+        config.validate()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"gamma": 0.0, "tau": 1.0, "lr": 0.0, "grad_clip": None},
+        {"gamma": 1, "tau": 1, "lr": 0, "grad_clip": 1},
+        {"lr": [[0, 1e-3], [10, 0.0]]},
+    ],
+)
+def test_numbers_at_the_ends_of_their_ranges_are_accepted(dataset, settings):
+    make_config(dataset).training(**settings).validate()
+
+
+@pytest.mark.parametrize(
     "settings",
     [
         {"policies_to_train": AGENTS},

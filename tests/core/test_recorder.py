@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from rllib_om2p import envs
 from rllib_om2p.core.recorder import RECORDING, Recorder
 from rllib_om2p.data.reader import OfflineDataset
 from rllib_om2p.data.schema import DataError
+from rllib_om2p.envs.prey import cite_prey, own_prey_file
 from rllib_om2p.envs.rllib_env import RLlibParallelEnv
 
 NAME = "mpe/simple_spread"
@@ -112,6 +114,46 @@ def test_the_card_says_who_recorded_what(runner, tmp_path):
     assert spec.seeds == {"algorithm": 5}
     assert dataset.statistics().num_transitions == 50
     assert not (tmp_path / RECORDING).exists()
+
+
+def spec_of(recorder, runner, env=NAME, **env_config):
+    """Record two episodes of uniform actions and return what the card says."""
+    envs.register()
+    agents = envs.info(env).agent_ids
+    config = ppo(env).environment(env, env_config=env_config)
+    config.multi_agent(policies=set(agents))
+    runner(recorder.attach(config)).sample(num_episodes=2, random_actions=True)
+    return OfflineDataset.open(str(recorder.finish())).spec
+
+
+def test_start_states_are_no_setting_of_the_environment(runner, tmp_path):
+    spec = spec_of(Recorder(tmp_path), runner, first_seed=3, max_cycles=7)
+    assert spec.env_kwargs == {"max_cycles": 7}
+    assert spec.seeds == {"algorithm": None, "first_seed": 3}
+    envs.make(spec.env, **spec.env_kwargs)
+
+
+def test_a_prey_is_cited_by_its_hash_and_not_by_its_place(runner, tmp_path):
+    tag = "mpe/simple_tag"
+    file = tmp_path / "prey.safetensors"
+    shutil.copy(own_prey_file(tag), file)
+    spec = spec_of(Recorder(tmp_path / "set"), runner, tag, prey=str(file))
+    assert spec.env_kwargs == {"prey": cite_prey(tag, file)}
+    assert str(tmp_path) not in spec.to_json()
+    assert spec.references == envs.info(tag).references
+
+
+@pytest.mark.parametrize(
+    ("env", "settings", "env_config"),
+    [
+        (NAME, {"team_return": "sum"}, {}),
+        (NAME, {"time_limit": 10}, {}),
+        (NAME, {}, {"max_cycles": 10}),
+        ("mpe/simple_tag", {}, {"dynamics": "mpe2"}),
+    ],
+)
+def test_returns_on_another_scale_have_no_references(runner, tmp_path, env, settings, env_config):
+    assert spec_of(Recorder(tmp_path, **settings), runner, env, **env_config).references == {}
 
 
 def test_evaluation_is_recorded_only_when_asked(runner, tmp_path):

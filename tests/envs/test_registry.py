@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
+import math
 import subprocess
 import sys
 from typing import Any, ClassVar
@@ -12,9 +15,14 @@ import pytest
 from pettingzoo import ParallelEnv
 
 from rllib_om2p import envs
+from rllib_om2p.envs import prey
+from rllib_om2p.envs.entries import ENTRIES
+from rllib_om2p.envs.prey import cite_prey, own_prey_file
 from rllib_om2p.envs.rollout import rollout
 
 NAME = "mpe/simple_spread"
+CHEETAH = "mamujoco/2x3-HalfCheetah"
+FORAGING = "lbf/Foraging-8x8-3p-2f"
 PARTICLES = (NAME, "mpe/simple_tag", "mpe/simple_world")
 
 
@@ -76,7 +84,78 @@ def test_settings_that_an_environment_does_not_have_are_refused() -> None:
         envs.info(NAME, prey="agent")
     with pytest.raises(ValueError, match=r"mpe/simple_tag has no observations='full'"):
         envs.info("mpe/simple_tag", observations="full")
-    assert envs.info(NAME, render_mode="rgb_array") == envs.info(NAME)
+    with pytest.raises(ValueError, match=r"no dynamic='mpe2'; leave it out, or did you mean dyna"):
+        envs.info(NAME, dynamic="mpe2")
+    with pytest.raises(ValueError, match=r"no first_seed=3; leave it out, or known: \['contin"):
+        envs.info(NAME, first_seed=3)
+    with pytest.raises(ValueError, match=r"no players=4; .* 'penalty'"):
+        envs.info(FORAGING, players=4)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        (NAME, {"render_mode": "rgb_array", "dynamic_rescaling": False, "prey": None}),
+        (NAME, {"dynamics": "papers", "max_cycles": 25}),
+        (CHEETAH, {"width": 64, "camera_id": 0, "frame_skip": 5, "ctrl_cost_weight": 0.1}),
+        ("mamujoco/3x1-Hopper", {"healthy_z_range": [0.7, math.inf]}),  # as a card has it
+        (FORAGING, {"penalty": 0.0, "sight": 8, "force_coop": False, "field_size": [8, 8]}),
+        ("lbf/Foraging-8x8-2p-2f-coop", {"force_coop": True}),
+    ],
+)
+def test_defaults_and_drawing_change_nothing_that_is_known(
+    name: str, settings: dict[str, Any]
+) -> None:
+    assert envs.info(name, **settings) == envs.info(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("mpe/simple_tag", {"dynamics": "mpe2"}),
+        ("mpe/simple_tag", {"prey": lambda obs: obs[:, :2]}),
+        ("mpe/simple_tag", {"prey": {"source": "other.pt", "sha256": "0"}}),
+        (CHEETAH, {"ctrl_cost_weight": 0.5}),
+        ("mamujoco/3x1-Hopper", {"terminate_when_unhealthy": False}),
+        ("mamujoco/2x4-Ant", {"contact_cost_weight": 0.0}),
+        (FORAGING, {"penalty": 1.0}),
+        (FORAGING, {"sight": 2}),
+    ],
+)
+def test_settings_that_change_returns_leave_no_references(
+    name: str, settings: dict[str, Any]
+) -> None:
+    expected = dataclasses.replace(envs.info(name), references={})
+    assert envs.info(name, **settings) == expected != envs.info(name)
+
+
+def test_the_papers_prey_and_our_own_keep_the_references() -> None:
+    own = cite_prey("mpe/simple_tag", None)
+    papers = {"source": "prey.pt", "sha256": prey._PUBLISHED_SHA256["mpe/simple_tag"]}
+    for source in (None, own, papers, own_prey_file("mpe/simple_tag")):
+        assert envs.info("mpe/simple_tag", prey=source) == envs.info("mpe/simple_tag")
+
+
+@pytest.mark.parametrize("name", [CHEETAH, "mamujoco/3x1-Hopper", "mamujoco/2x4-Ant", FORAGING])
+def test_default_settings_are_those_of_the_simulator(name: str) -> None:
+    family = name.partition("/")[0]
+    pytest.importorskip(_EXTRAS[family], reason=f"needs rllib-om2p[{family}]")
+    if family == "lbf":
+        made: Any = envs.make(name).simulator
+    else:
+        made = envs.make(name).unwrapped.single_agent_env.unwrapped
+    signature = inspect.signature(type(made).__init__).parameters
+    # Those of a task of level-based foraging are in its name.
+    defaults = {
+        key: parameter.default
+        for key, parameter in signature.items()
+        if parameter.default is not inspect.Parameter.empty
+    }
+    scale = ENTRIES[name].scale
+    assert scale.keys() <= signature.keys()
+    assert {k: v for k, v in scale.items() if k in defaults} == {
+        k: v for k, v in defaults.items() if k in scale
+    }
 
 
 def test_team_reward_follows_the_convention() -> None:

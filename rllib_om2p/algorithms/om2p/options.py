@@ -57,11 +57,14 @@ def check_together(config: OM2PConfig) -> None:
             f"sampling_steps=1, got {config.form!r} and {config.sampling_steps}."
         )
     if config.form == "released" and (
-        config.derivative != "none" or config.instant_fraction > 0 or config.sampling_steps > 1
+        config.derivative != "none"
+        or any(config.xi)
+        or config.instant_fraction > 0
+        or config.sampling_steps > 1
     ):
         raise ValueError(
-            'form="released" has no derivative (its step of 1e-12 is none in float32), no '
-            'empty jumps and one step: set derivative="none", instant_fraction=0 and '
-            f"sampling_steps=1, got {config.derivative!r}, {config.instant_fraction} and "
-            f"{config.sampling_steps}."
+            'form="released" has no derivative (its step of 1e-12 is none in float32), uniform '
+            'times, no empty jumps and one step: set derivative="none", xi=(0, 0, 0, 0), '
+            f"instant_fraction=0 and sampling_steps=1, got {config.derivative!r}, "
+            f"{tuple(config.xi)}, {config.instant_fraction} and {config.sampling_steps}."
         )

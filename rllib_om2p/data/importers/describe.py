@@ -127,7 +127,7 @@ def describe(
             **conventions,
         },
         seeds={"recorded": list(seeds)} if seeds else {},
-        references={} if task is None else task.references,
+        references=_references(task, options),
         package_versions=_versions(),
         parents=_parents(kind, path, origin, files, progress),
         has_action_masks=has_action_masks,
@@ -146,6 +146,14 @@ def _team_return(task: KnownTask | None, options: ImportOptions) -> TeamReturn:
     if options.team_return is not None:
         return options.team_return
     return "mean over agents" if task is None else task.team_return
+
+
+def _references(task: KnownTask | None, options: ImportOptions) -> dict[str, Any]:
+    """Return the known task's; returns formed in another way, or of other episodes, have none."""
+    if task is None:
+        return {}
+    ours = (_team_return(task, options), time_limit(task, options))
+    return task.references if ours == (task.team_return, task.time_limit) else {}
 
 
 def _plain(value: Any) -> Any:

@@ -13,7 +13,7 @@ from rllib_om2p.core.critic_loss import CriticLoss
 from tests.algorithms.om2p.test_losses import GAMMA, make_actor_loss, make_batch, make_networks
 from tests.small_data import UNEQUAL, write_discrete, write_random
 
-RELEASED = {"form": "released", "derivative": "none"}
+RELEASED = {"form": "released", "derivative": "none", "xi": (0.0, 0.0, 0.0, 0.0)}
 OPTIONS: dict[str, dict[str, Any]] = {
     "expectile": {"critic_loss": "expectile"},
     "expectile-vdn": {"critic_loss": "expectile", "critic": "vdn"},
@@ -163,6 +163,7 @@ def test_modules_know_whom_they_share_their_noise_with(dataset):
         ({"value_from": "path", "sampling_steps": 2}, "sampling_steps=1, got 'paper' and 2"),
         (RELEASED | {"value_from": "path"}, 'paper\'s form: set form="paper"'),
         ({"form": "released"}, 'set derivative="none"'),
+        (RELEASED | {"xi": (-0.5, 0.0, 0.0, 0.0)}, r"set .*xi=\(0, 0, 0, 0\).*got .*\(-0\.5, "),
         (RELEASED | {"sampling_steps": 2}, "sampling_steps=1"),
         (RELEASED | {"instant_fraction": 0.5}, "instant_fraction=0"),
     ],

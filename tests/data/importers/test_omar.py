@@ -48,6 +48,15 @@ def test_dones_that_are_all_zero_become_truncations_at_the_known_limit(tmp_path)
     assert "obs_0.npy sha256:" in " ".join(spec.parents)
 
 
+@pytest.mark.parametrize("other", [{"team_return": "sum"}, {"time_limit": 50}])
+def test_returns_that_are_formed_in_another_way_have_no_references(tmp_path, other):
+    teams = make_teams([25, 25], [(18, 2)] * 3)
+    folder = write_omar(tmp_path / "simple_spread" / "medium" / "seed_0_data", teams)
+    _, found, _ = run(folder.parent, tmp_path, **other)
+    assert found.spec.env == "mpe/simple_spread"
+    assert found.spec.references == {}
+
+
 def test_done_at_the_limit_is_a_truncation_and_earlier_a_termination(tmp_path):
     teams = make_teams([10, 4, 10])
     folder = write_omar(tmp_path / "set", teams, dones=[1.0, 1.0, 0.0])

@@ -123,12 +123,12 @@ def test_time_limit_counts_as_the_end_only_when_asked(dataset):
     layout = RowLayout.of(dataset.spec)
     raw, valid = packed(dataset, layout)
     kept = fit_transform(layout, dataset, **SETTINGS)(raw)[valid]
-    cut = fit_transform(layout, dataset, **SETTINGS | {"bootstrap_at_truncation": False})(raw)[
-        valid
-    ]
-    # 40 episodes, half of them ended by the time limit.
-    assert kept[:, -1].sum() == 20
-    assert cut[:, -1].sum() == 40
+    settings = SETTINGS | {"bootstrap_at_truncation": False}
+    cut = fit_transform(layout, dataset, **settings)(raw)[valid]
+    # Of every agent 40 episodes, half of them ended by the time limit.
+    terminateds = layout.sections["terminated"]
+    assert kept[:, terminateds].sum(0).tolist() == [20, 20, 20]
+    assert cut[:, terminateds].sum(0).tolist() == [40, 40, 40]
 
 
 def test_constant_feature_is_centred_and_not_blown_up(tmp_path):
@@ -145,7 +145,7 @@ def test_constant_feature_is_centred_and_not_blown_up(tmp_path):
         )
     constant = OfflineDataset.open(str(tmp_path / "set"))
     layout = RowLayout.of(constant.spec)
-    rows = fit_transform(layout, constant, **SETTINGS)(*packed(constant, layout))
+    rows = fit_transform(layout, constant, **SETTINGS)(packed(constant, layout)[0])
     assert not rows[:, 0].any()
     assert rows[:, 1].std() > 0.5
 

@@ -137,7 +137,7 @@ def test_one_diverging_learner_stops_all_and_names_its_agent(spread):
     def spoil(learner):
         if learner._learner_index == 1:
             # agent_2's own reward, of every row.
-            learner._table._rows[:, learner._layout.width - 6] = float("nan")
+            learner._table._rows[:, learner._layout.sections["reward"].stop - 1] = float("nan")
 
     algo.learner_group.foreach_learner(spoil)
     with pytest.raises(DivergenceError, match="critic loss of agent 'agent_2'.* at update 0"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from PIL import Image
 
 from rllib_om2p import OM2PConfig
 from rllib_om2p.cli import DIVERGED, USER_ERROR, build_parser, main
+from rllib_om2p.cli.common import checkpoint_path
 from rllib_om2p.cli.training import _train_config
 from rllib_om2p.core.acting import load_modules
 from rllib_om2p.core.checkpoint import read_marker
@@ -316,6 +318,14 @@ def test_evaluation_draws_the_team(run, tmp_path):
     assert main(["evaluate", str(run), "--episodes", "1", "--gif", str(gif)]) == 0
     with Image.open(gif) as film:
         assert film.n_frames == 3 * 26
+
+
+def test_run_killed_between_two_moves_still_has_its_checkpoint(run, tmp_path):
+    killed = tmp_path / "killed"
+    shutil.copytree(run, killed)
+    (killed / "checkpoint").rename(killed / ".checkpoint.old")
+    assert checkpoint_path(str(killed)) == killed / "checkpoint"
+    assert read_marker(killed / "checkpoint") == read_marker(run / "checkpoint")
 
 
 def test_half_written_checkpoint_is_refused(tmp_path, capsys):

@@ -22,12 +22,13 @@ def shortest(path: Path) -> str:
 
 def checkpoint_path(given: str) -> Path:
     """Return the checkpoint at a path, or the one of the run at that path."""
-    from rllib_om2p.core.checkpoint import MARKER
+    from rllib_om2p.core.checkpoint import MARKER, standing
     from rllib_om2p.core.run import CHECKPOINT
 
     path = Path(given).expanduser()
-    if not (path / MARKER).exists() and (path / CHECKPOINT / MARKER).exists():
-        return path / CHECKPOINT
+    of_run = path / CHECKPOINT
+    if not (path / MARKER).exists() and (standing(of_run) / MARKER).exists():
+        return of_run
     return path
 
 

@@ -74,12 +74,12 @@ class History:
         if not found:
             return None
         update, order, phase_name, agent_id = min(found)
-        who = "the team" if agent_id == TEAM else f"agent {agent_id!r}"
         return Divergence(
             update,
             order,
-            f"the {phase_name} loss of {who} became non-finite at update {update}. Training has "
-            "stopped and these weights will not be saved; the last checkpoint is intact. "
+            f"the {phase_name} loss of {_whose(agent_id)} became non-finite at update {update}. "
+            "Training has stopped and these weights will not be saved; the last checkpoint is "
+            "intact. "
             f"{_REMEDY}, or check the dataset with `rllib-om2p audit`.",
         )
 
@@ -108,5 +108,9 @@ def runaway(agent_id: str | None, name: str, mean: float) -> str | None:
     """
     if not name.endswith("_loss") or abs(mean) <= RUNAWAY:
         return None
-    who = "the team" if agent_id is None else f"agent {agent_id!r}"
-    return f"the {name.removesuffix('_loss')} loss of {who} has grown to {mean:.0e}. {_REMEDY}."
+    whose = _whose(TEAM if agent_id is None else agent_id)
+    return f"the {name.removesuffix('_loss')} loss of {whose} has grown to {mean:.0e}. {_REMEDY}."
+
+
+def _whose(agent_id: str) -> str:
+    return "the team" if agent_id == TEAM else f"agent {agent_id!r}"

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from rllib_om2p.disk import write_text_whole
 from rllib_om2p.evaluation.records import Run, load_comparison
 from tuned_configs.suites.choices import FILE
 from tuned_configs.suites.members import MEMBERS, Member
@@ -111,7 +112,7 @@ def main() -> None:
     number = len(content["chosen"])
     if FILE.exists():
         content = update(json.loads(FILE.read_text(encoding="utf-8")), content)
-    FILE.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_text_whole(FILE, json.dumps(content, indent=1) + "\n")
     print(f"written: {FILE.name}, {number} methods")
 
 

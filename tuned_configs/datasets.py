@@ -30,10 +30,10 @@ from rllib_om2p.behaviour.requests import dataset_name
 from rllib_om2p.behaviour.rollout import QUALITIES
 from rllib_om2p.core.settings import parse_settings
 from rllib_om2p.data.audit import Audit, audit
-from rllib_om2p.data.disk import write_text_whole
 from rllib_om2p.data.reader import OfflineDataset
 from rllib_om2p.data.schema import CARD_NAME, DatasetSpec, Episode
 from rllib_om2p.data.writer import DatasetWriter
+from rllib_om2p.disk import write_text_whole
 from rllib_om2p.evaluation.figures import save_return_histogram
 from rllib_om2p.evaluation.provenance import describe_machine, provenance
 from tuned_configs import markers

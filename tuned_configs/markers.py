@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rllib_om2p.data.disk import write_text_whole
+from rllib_om2p.disk import write_text_whole
 
 END = "<!-- end -->"
 

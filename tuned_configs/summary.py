@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from rllib_om2p.disk import write_text_whole
 from rllib_om2p.evaluation.benchmark_report import brief_markdown, full_markdown
 from rllib_om2p.evaluation.records import load_comparison
 from tuned_configs import markers
@@ -37,7 +38,7 @@ def main() -> None:
     for suite in parser.parse_args().suites:
         folder = HERE / "results" / suite
         tables = full_markdown(load_comparison(folder))
-        folder.with_name(f"{suite}.md").write_text(tables, encoding="utf-8")
+        write_text_whole(folder.with_name(f"{suite}.md"), tables)
         if mark(suite) in RESULTS.read_text(encoding="utf-8"):
             markers.replace_between(RESULTS, mark(suite), section(suite))
         print(f"written: {suite}")

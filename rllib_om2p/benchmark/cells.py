@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fnmatch
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from rllib_om2p.benchmark.suite import Method, Suite, Task
 from rllib_om2p.core.config import OfflineConfig
 from rllib_om2p.core.settings import apply_settings, setting_methods
 from rllib_om2p.data.reader import OfflineDataset
+from rllib_om2p.disk import write_text_whole
 from rllib_om2p.evaluation.records import SUITE_FILE, read_record
 
 ConfigClasses = Mapping[str, tuple[type, type[OfflineConfig]]]
@@ -239,9 +239,7 @@ def write_json(file: Path, record: Mapping[str, Any]) -> None:
     One line per key: long lists of numbers stay on one line.
     """
     lines = ",\n".join(f" {json.dumps(key)}: {json.dumps(value)}" for key, value in record.items())
-    draft = file.with_name(f".{file.name}.{os.getpid()}.part")
-    draft.write_text("{\n" + lines + "\n}\n", encoding="utf-8")
-    os.replace(draft, file)
+    write_text_whole(file, "{\n" + lines + "\n}\n")
 
 
 def write_plan(folder: Path, suite: Suite) -> None:

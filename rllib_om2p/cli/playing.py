@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rllib_om2p.cli.common import AddCommand, add_prey, checkpoint_path, shortest
-from rllib_om2p.data.disk import write_text_whole
+from rllib_om2p.disk import write_text_whole
 
 if TYPE_CHECKING:
     from rllib_om2p.core.playing import Played

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from pyarrow.fs import FileSystem, FileType, LocalFileSystem
 from ray.rllib.utils.checkpoints import Checkpointable
 
-from rllib_om2p.data.disk import FULL_DISK
+from rllib_om2p.disk import FULL_DISK
 
 if TYPE_CHECKING:
     from rllib_om2p.core.config import OfflineConfig

@@ -109,9 +109,7 @@ class CriticLoss:
             for v, g in zip(next_q, batch.groups, strict=True)
         ]
         next_team = aggregate(self.mix(after, self.teams), self.aggregate)
-        target = td_target(
-            batch.team_rewards, next_team, torch.zeros_like(next_team), gamma=self.gamma
-        )
+        target = td_target(batch.team_rewards, next_team, gamma=self.gamma)
         team = self.mix(now, self.teams)
         return td_loss(team, target).sum(), {"q": team.mean().detach()}
 

@@ -27,6 +27,7 @@ from rllib_om2p.core.environments import (
     require_environment,
 )
 from rllib_om2p.data.schema import DatasetSpec, team_rewards
+from rllib_om2p.envs.registry import FIRST_SEED
 from rllib_om2p.evaluation.scores import References, normalised_score
 from rllib_om2p.evaluation.statistics import Interval, mean_interval
 
@@ -213,7 +214,7 @@ def _make_runner(
 ) -> MultiAgentEnvRunner:
     require_environment(name)
     if name in envs.names():
-        settings = dataset_settings(config.dataset_spec, prey) | {"first_seed": seed}
+        settings = dataset_settings(config.dataset_spec, prey) | {FIRST_SEED: seed}
     elif name == config.dataset_spec.env:
         settings = dict(config.dataset_spec.env_kwargs)
     else:

@@ -33,6 +33,7 @@ from rllib_om2p.data.journal import SUFFIX, Journal, JournalWriter
 from rllib_om2p.data.schema import CARD_NAME, DataError, DatasetSpec, Episode, TeamReturn
 from rllib_om2p.data.writer import DatasetWriter
 from rllib_om2p.envs.prey import PREY_AS_AGENT, cite_prey
+from rllib_om2p.envs.registry import FIRST_SEED
 from rllib_om2p.evaluation.provenance import versions
 
 logger = logging.getLogger(__name__)
@@ -41,7 +42,6 @@ RECORDING = ".recording"
 Runners = Literal["training", "evaluation"]
 Config = TypeVar("Config", bound=AlgorithmConfig)
 
-_FIRST_SEED = "first_seed"  # see envs.register
 _TOLD_ELSEWHERE = ("env", "seed", "input", "num_env_runners")
 _PACKAGES = ("rllib-om2p", "ray", "torch", "numpy", "gymnasium", "pettingzoo", "mpe2")
 
@@ -228,8 +228,8 @@ class _StartRecording:
         info = self._info(config, str(env)) if env in envs.names() else None
         settings = _settings(config, env)
         seeds = {"algorithm": config.seed}
-        if env in envs.names() and _FIRST_SEED in config.env_config:
-            seeds[_FIRST_SEED] = config.env_config[_FIRST_SEED]
+        if env in envs.names() and FIRST_SEED in config.env_config:
+            seeds[FIRST_SEED] = config.env_config[FIRST_SEED]
         team_return = self.team_return or (info.team_return if info else "mean over agents")
         time_limit = self.time_limit or (info.time_limit if info else None)
         # Returns that are formed in another way, or of other episodes, are on another scale.
@@ -259,7 +259,7 @@ def _settings(config: AlgorithmConfig, env: str | None) -> dict[str, Any]:
     settings = dict(config.env_config)
     if env not in envs.names():
         return settings
-    settings.pop(_FIRST_SEED, None)
+    settings.pop(FIRST_SEED, None)
     if settings.get("prey") not in (None, PREY_AS_AGENT):
         settings["prey"] = cite_prey(env, settings["prey"])
     return settings

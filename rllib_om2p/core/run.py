@@ -35,7 +35,7 @@ from rllib_om2p.core.algorithm import (
 from rllib_om2p.core.checkpoint import tidy
 from rllib_om2p.core.learner import NUM_UPDATES_LIFETIME, UPDATES_PER_SECOND
 from rllib_om2p.core.run_lock import RunLock
-from rllib_om2p.data.disk import write_text_whole
+from rllib_om2p.disk import write_text_whole
 
 logger = logging.getLogger(__name__)
 

@@ -19,10 +19,10 @@ from rllib_om2p.data import audit_report
 from rllib_om2p.data.audit_notices import notices
 from rllib_om2p.data.audit_pass import ActionAudit, Coverage, Endings, Gatherer, Histogram
 from rllib_om2p.data.audit_presence import Presence
-from rllib_om2p.data.disk import write_text_whole
 from rllib_om2p.data.reader import OfflineDataset
 from rllib_om2p.data.schema import DatasetSpec
 from rllib_om2p.data.statistics import DatasetStatistics
+from rllib_om2p.disk import write_text_whole
 
 __all__ = ["ActionAudit", "Audit", "Coverage", "Endings", "Histogram", "Presence", "audit"]
 

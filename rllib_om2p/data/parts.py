@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rllib_om2p.data.disk import write_text_whole
+from rllib_om2p.disk import write_text_whole
 
 logger = logging.getLogger(__name__)
 

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from pettingzoo import ParallelEnv
     from ray.rllib.env.multi_agent_env import MultiAgentEnv
 
+FIRST_SEED = "first_seed"
+"""Key of RLlib's `env_config` that fixes the start states; see `register`."""
+
 
 def names() -> tuple[str, ...]:
     """Return the registered names."""
@@ -88,7 +91,7 @@ def _create_for_rllib(name: str, config: Mapping[str, Any]) -> MultiAgentEnv:
     from rllib_om2p.envs.rllib_env import RLlibParallelEnv
 
     settings = dict(config)
-    first_seed = settings.pop("first_seed", None)
+    first_seed = settings.pop(FIRST_SEED, None)
     return RLlibParallelEnv(make(name, **settings), first_seed=first_seed)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from rllib_om2p.disk import write_text_whole
 from rllib_om2p.evaluation import comparison_figures as figures
 from rllib_om2p.evaluation import page
 from rllib_om2p.evaluation.action_figures import actions_figure
@@ -27,7 +28,7 @@ from rllib_om2p.evaluation.costs import cost_table
 from rllib_om2p.evaluation.page import Section
 from rllib_om2p.evaluation.provenance import describe_machine
 from rllib_om2p.evaluation.records import Comparison, Samples, load_comparison
-from rllib_om2p.evaluation.report import Table, replace_text
+from rllib_om2p.evaluation.report import Table
 from rllib_om2p.evaluation.statistics import Interval
 
 _HOW_TO_READ = (
@@ -87,8 +88,8 @@ def write_benchmark_report(folder: str | Path, out: str | Path) -> list[Path]:
     tables = dict(_tables(comparison, chances))
     out.parent.mkdir(parents=True, exist_ok=True)
     files = [out, out.with_suffix(".md")]
-    replace_text(files[0], _html(comparison, tables, chances))
-    replace_text(files[1], _markdown(comparison, tables))
+    write_text_whole(files[0], _html(comparison, tables, chances))
+    write_text_whole(files[1], _markdown(comparison, tables))
     return files
 
 

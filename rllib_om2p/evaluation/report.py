@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rllib_om2p.disk import write_text_whole
 from rllib_om2p.evaluation.provenance import describe_machine
 from rllib_om2p.evaluation.scores import References, decimals, normalised_score
 from rllib_om2p.evaluation.statistics import Interval, mean_interval
@@ -175,14 +176,16 @@ def write_report(
             shutil.copyfile(file, folder / file.name)
         parts.append(f"![{caption}]({file.name.replace(' ', '%20')})\n\n*{caption}*")
     parts.append("## How it was made\n\n" + _provenance_lines(provenance, seeds))
-    replace_text(folder / "report.md", "\n\n".join(parts) + "\n")
+    write_text_whole(folder / "report.md", "\n\n".join(parts) + "\n")
     record = {
         "title": title,
         "results": [_as_json(r, _scale(references, r.dataset)) for r in results],
         "seeds": list(seeds),
         "provenance": dict(provenance),
     }
-    replace_text(folder / "results.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    write_text_whole(
+        folder / "results.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+    )
     return folder / "report.md"
 
 
@@ -269,10 +272,3 @@ def _as_json(result: Result, scale: References | None) -> dict[str, object]:
         "normalised": None if scale is None else float(normalised_score(result.mean, scale)),
         "note": result.note,
     }
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Write a file beside its place and move it there, so that a reader never sees half of it."""
-    draft = path.with_name(f".{path.name}.tmp")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, path)

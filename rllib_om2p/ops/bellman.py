@@ -48,7 +48,9 @@ def softmax_value(q: Tensor, *, alpha: float) -> Tensor:
     return (weights * q).sum(dim=-1)
 
 
-def td_target(rewards: Tensor, next_q: Tensor, terminateds: Tensor, *, gamma: float) -> Tensor:
+def td_target(
+    rewards: Tensor, next_q: Tensor, terminateds: Tensor | None = None, *, gamma: float
+) -> Tensor:
     """Return r + gamma (1 - terminated) Q', without gradient.
 
     A time limit is a truncation, not a termination, so it bootstraps.
@@ -56,7 +58,7 @@ def td_target(rewards: Tensor, next_q: Tensor, terminateds: Tensor, *, gamma: fl
     Args:
         rewards: (G, B).
         next_q: Aggregated target value of the next observation, same shape.
-        terminateds: 1 or True where the episode ended, same shape.
+        terminateds: 1 or True where the episode ended, same shape; None if Q' is 0 there already.
         gamma: Discount in [0, 1].
 
     Raises:
@@ -64,8 +66,11 @@ def td_target(rewards: Tensor, next_q: Tensor, terminateds: Tensor, *, gamma: fl
 
     Source: OM2P eq. 7.
     """
-    check_same(rewards=rewards, next_q=next_q, terminateds=terminateds)
-    return (rewards + gamma * (1 - terminateds.to(rewards.dtype)) * next_q).detach()
+    check_same(rewards=rewards, next_q=next_q)
+    if terminateds is not None:
+        check_same(rewards=rewards, terminateds=terminateds)
+        next_q = (1 - terminateds.to(rewards.dtype)) * next_q
+    return (rewards + gamma * next_q).detach()
 
 
 def td_loss(q: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:

@@ -90,10 +90,9 @@ class Gaussian:
         return normal_nll(mean, log_std, group.actions, group.alive)
 
     def sample(self, net: GaussianPolicy, obs: Tensor, noise: Tensor, *, clip: bool) -> Tensor:
-        """Return actions (G, B, A), in the box if `clip`."""
+        """Return actions in the box, (G, B, A); discrete ones are `Categorical`'s."""
         mean, log_std = net(obs)
-        actions: Tensor = mean + log_std.exp() * noise
-        return actions.clamp(-1, 1) if clip else actions
+        return (mean + log_std.exp() * noise).clamp(-1, 1)
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 
 from rllib_om2p.data.audit import Audit, audit
-from rllib_om2p.data.disk import FULL_DISK
 from rllib_om2p.data.importers.locate import local_copy, remove_copy
 from rllib_om2p.data.importers.options import ImportOptions
 from rllib_om2p.data.importers.recording import EpisodeBatch, Progress, Recording
 from rllib_om2p.data.reader import OfflineDataset
 from rllib_om2p.data.schema import CARD_NAME, DataError, DatasetSpec
 from rllib_om2p.data.writer import DatasetWriter
+from rllib_om2p.disk import FULL_DISK
 
 SOURCES = ("omar", "og-marl", "omiga", "minari", "rllib")
 

@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from rllib_om2p.data.disk import FULL_DISK, write_text_whole
+from rllib_om2p.disk import FULL_DISK, write_text_whole
 
 
 def test_the_new_text_is_there_and_nothing_else(tmp_path):

@@ -12,7 +12,6 @@ import torch
 
 from rllib_om2p import Algorithm
 from rllib_om2p.core.deterministic import DeterministicConfig
-from rllib_om2p.core.phases import Phase
 
 
 class WeightedLoss:
@@ -46,9 +45,8 @@ class WeightedConfig(DeterministicConfig):
 
     def build_phases(self, networks, layout):
         """Return the losses in the order of their steps."""
-        critic = self.build_critic_loss(networks, layout)
-        critics = Phase("critic", list(networks.critics), critic.draw, critic)
-        return [critics, self.actor_phase(networks, WeightedLoss(networks, self.temperature))]
+        actor = self.actor_phase(networks, WeightedLoss(networks, self.temperature))
+        return [self.critic_phase(networks, layout), actor]
 
 
 class Weighted(Algorithm):

@@ -44,6 +44,11 @@ _WEIGHTED: Trials = (
     {"eta": 3.0, "advantage_temperature": 2.0},
 )
 
+
+def _conservative(*trials: tuple[Mapping[str, Any], float]) -> Trials:
+    return [{**trial, "conservative_weight": weight} for trial, weight in trials]
+
+
 SEARCH_SPACES: Mapping[str, Trials] = {
     "BC": _NOTHING,
     "BC-gaussian": _NOTHING,
@@ -66,6 +71,11 @@ SEARCH_SPACES: Mapping[str, Trials] = {
     # FQL's default; its grid goes up from 3, for raw rewards.
     "MA-FQL": _each("alpha", 10.0, 0.3, 1.0, 3.0),
     "MA-FQL-VDN": _each("alpha", 0.1, 0.3, 1.0, 3.0),
+    # The trials of the method without the penalty, each with the weight that MA-CQL's search chose
+    # for the quality where it won: 0.1 on medium-replay, 5 on expert, 1 between.
+    "MA-FQL-conservative-VDN": _conservative(
+        ({"alpha": 0.3}, 1.0), ({"alpha": 0.1}, 0.1), ({"alpha": 1.0}, 1.0), ({"alpha": 3.0}, 5.0)
+    ),
     # Inverse temperature of acting, 100 in SfBC's code. That of the targets is no lever: 1, 3, 10
     # and 30 differ by less than 5 % on every set (seed 100), where this makes 399 to 466 on expert.
     "MA-SfBC": _each("acting_alpha", 100.0, 10.0, 3.0, 1.0),
@@ -81,4 +91,5 @@ SEARCH_SPACES: Mapping[str, Trials] = {
     "OM2P-path-VDN": _each("eta", 0.3, 3.0, 0.1, 1.0),
     "OM2P-weighted": _WEIGHTED,
     "OM2P-weighted-VDN": _WEIGHTED,
+    "OM2P-conservative-VDN": _conservative(*zip(_WEIGHTED, (1.0, 1.0, 5.0, 0.1), strict=True)),
 }

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from rllib_om2p.core.actors import ActorConfig
 from rllib_om2p.core.agent_groups import AgentGroup, RowLayout
+from rllib_om2p.core.conservative import ConservativeCriticLoss
 from rllib_om2p.core.critic_loss import Critic, CriticLoss
-from rllib_om2p.core.phases import Networks
+from rllib_om2p.core.phases import Networks, Phase
 from rllib_om2p.nets.critics import CriticEnsemble, values_of_candidates
 from rllib_om2p.nets.sharing import SharedNet, without_sharing
 from rllib_om2p.ops.bellman import Aggregate
@@ -40,6 +41,9 @@ class ActorCriticConfig(ActorConfig):
         self.target_aggregate: Aggregate = "mean"
         self.critic_hidden: Sequence[int] = (512, 512, 512, 512)
         self.critic_layer_norm = True
+        self.conservative_weight = 0.0
+        self.num_sampled_actions = 10
+        self.sample_noise = 0.2
 
     @override(ActorConfig)
     def training(
@@ -50,6 +54,9 @@ class ActorCriticConfig(ActorConfig):
         target_aggregate: Aggregate | None = NotProvided,
         critic_hidden: Sequence[int] | None = NotProvided,
         critic_layer_norm: bool | None = NotProvided,
+        conservative_weight: float | None = NotProvided,
+        num_sampled_actions: int | None = NotProvided,
+        sample_noise: float | None = NotProvided,
         **kwargs: Any,
     ) -> Self:
         """Set what algorithms with actors and critics share.
@@ -62,6 +69,15 @@ class ActorCriticConfig(ActorConfig):
             target_aggregate: "mean" (default) or "min" over the ensemble in the target.
             critic_hidden: Hidden layers of the critics (default 4 x 512).
             critic_layer_norm: LayerNorm after the critics' activations (default True).
+            conservative_weight: Weight of a penalty, beside the mean squared temporal difference,
+                on values of actions that are not the data's (CQL, arXiv 2006.04779 eq. 4; its
+                alpha). 0 (default) for none; where one policy collected the data 1 to 5 keeps the
+                critic from imagining better actions beyond them (OMAR's code has 0.5 to 5).
+            num_sampled_actions: Actions per observation of each of the penalty's three proposals:
+                uniform, around the policy's action, around its action at the next observation
+                (default 10). Discrete actions need none: all are asked for.
+            sample_noise: Standard deviation around the policy's actions, in units of half the box
+                (default 0.2).
             **kwargs: See `ActorConfig.training`.
         """
         super().training(**kwargs)
@@ -71,6 +87,9 @@ class ActorCriticConfig(ActorConfig):
             target_aggregate=target_aggregate,
             critic_hidden=critic_hidden,
             critic_layer_norm=critic_layer_norm,
+            conservative_weight=conservative_weight,
+            num_sampled_actions=num_sampled_actions,
+            sample_noise=sample_noise,
         )
         return self
 
@@ -84,7 +103,8 @@ class ActorCriticConfig(ActorConfig):
         super().validate()
         self._check_one_of("critic", ("own", "vdn"))
         self._check_one_of("target_aggregate", ("mean", "min"))
-        self._check_positive("num_critics")
+        self._check_positive("num_critics", "num_sampled_actions", "sample_noise")
+        self._check_not_negative("conservative_weight")
 
     def build_critic(self, group: AgentGroup, generator: torch.Generator) -> CriticEnsemble:
         """Return the critics of one group's agents."""
@@ -119,6 +139,19 @@ class ActorCriticConfig(ActorConfig):
             critic=self.critic,
             teams=tuple(team.agents for team in layout.teams),
         )
+
+    def critic_phase(self, networks: ActorCritic, layout: RowLayout) -> Phase:
+        """Return the critics' phase: `build_critic_loss`, and the penalty if it has a weight."""
+        loss = self.build_critic_loss(networks, layout)
+        if self.conservative_weight == 0:
+            return Phase("critic", list(networks.critics), loss.draw, loss)
+        conservative = ConservativeCriticLoss(
+            temporal=loss,
+            weight=self.conservative_weight,
+            num_actions=self.num_sampled_actions,
+            std=self.sample_noise,
+        )
+        return Phase("critic", list(networks.critics), conservative.draw, conservative)
 
     @property
     def critic_model_config(self) -> dict[str, Any]:

@@ -114,6 +114,47 @@ class DeterministicConfig(ActorCriticConfig):
         )
 
 
+class ConservativeConfig(DeterministicConfig):
+    """Settings of algorithms that are nothing without conservative critics: MA-CQL and OMAR."""
+
+    def __init__(self, algo_class: type | None = None) -> None:
+        """Set the penalty's weight to 1, from the middle of OMAR's."""
+        super().__init__(algo_class=algo_class)
+        self.conservative_weight = 1.0
+
+    @override(DeterministicConfig)
+    def training(self, *, alpha: float | None = NotProvided, **kwargs: Any) -> Self:
+        """Set what conservative critics need.
+
+        Args:
+            alpha: The papers' name of `conservative_weight`, which is 1 by default here (OMAR has
+                0.5 to 5 by data set, for raw rewards).
+            **kwargs: See `DeterministicConfig.training`.
+        """
+        super().training(**kwargs)
+        self._assign(alpha=alpha)
+        return self
+
+    @property
+    def alpha(self) -> float:
+        """The papers' name of `conservative_weight`."""
+        return self.conservative_weight
+
+    @alpha.setter
+    def alpha(self, weight: float) -> None:
+        self.conservative_weight = weight
+
+    @override(DeterministicConfig)
+    def validate(self) -> None:
+        """Check the settings of the penalty.
+
+        Raises:
+            ValueError: A setting has no meaning; the text says which and what to do.
+        """
+        super().validate()
+        self._check_positive("conservative_weight")
+
+
 class DeterministicActorCritic(ActorCritic):
     """Deterministic actors with targets, and critics with targets; see `ActorCritic`.
 

@@ -112,18 +112,17 @@ class FlowQConfig(ActorCriticConfig):
     def build_phases(self, networks: Networks, layout: RowLayout) -> list[Phase]:
         """Return the critics' phase, and that of the flows and students."""
         assert isinstance(networks, FlowQNetworks)
-        critic_loss = self.build_critic_loss(networks, layout)
         actor_loss = FlowQLoss(
             networks=networks,
             flow=FlowModel(self.flow_steps),
             alpha=self.alpha,
             normalize_q=self.normalize_q,
             critic=self.critic,
-            teams=critic_loss.teams,
+            teams=tuple(team.agents for team in layout.teams),
         )
         trained = [*networks.flows, *networks.actors]
         return [
-            Phase("critic", list(networks.critics), critic_loss.draw, critic_loss),
+            self.critic_phase(networks, layout),
             Phase("actor", trained, actor_loss.draw, actor_loss),
         ]
 

@@ -87,3 +87,28 @@ def conservative_penalty(q: Tensor, log_density: Tensor, q_data: Tensor) -> Tens
     check_same(value=q[0], log_density=log_density)
     check_same(first_candidate=q[..., 0], q_data=q_data)
     return torch.logsumexp(q - log_density, dim=-1) - math.log(q.shape[-1]) - q_data
+
+
+def penalty_of_choices(q: Tensor, q_data: Tensor, action_mask: Tensor | None = None) -> Tensor:
+    """Return log of the sum of exp Q over the legal discrete actions, minus the data's value.
+
+    Args:
+        q: Values of all actions, (K, G, B, A).
+        q_data: Values of the data's actions, (K, G, B).
+        action_mask: Nonzero where an action is legal, (G, B, A); all are if None, and in rows where
+            none is, as of agents that are not there.
+
+    Returns:
+        (K, G, B).
+
+    Raises:
+        ValueError: the shapes differ; they would broadcast.
+
+    Source: CQL eq. 4 with H the entropy.
+    """
+    check_same(first_choice=q[..., 0], q_data=q_data)
+    if action_mask is not None:
+        check_same(value=q[0], action_mask=action_mask)
+        illegal = (action_mask == 0) & (action_mask != 0).any(dim=-1, keepdim=True)
+        q = q.masked_fill(illegal, -torch.inf)
+    return torch.logsumexp(q, dim=-1) - q_data

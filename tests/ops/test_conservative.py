@@ -11,6 +11,7 @@ from scipy import stats
 from rllib_om2p.ops.conservative import (
     conservative_penalty,
     normal_proposal,
+    penalty_of_choices,
     uniform_proposal,
 )
 
@@ -97,3 +98,29 @@ def test_shapes_that_would_broadcast_are_refused():
         conservative_penalty(q, log_density, torch.zeros(3, 5))
     with pytest.raises(ValueError, match="mean must be"):
         normal_proposal(torch.zeros(3, 5, 4, 2), torch.zeros(3, 5, 1), std=0.2)
+
+
+def test_penalty_of_choices_by_hand_leaves_illegal_ones_out():
+    q = torch.tensor([1.0, 2.0, 5.0]).log().reshape(1, 1, 1, 3).repeat(1, 1, 3, 1)
+    q_data = torch.full((1, 1, 3), 2.0).log()
+    mask = torch.tensor([[[1, 1, 1], [1, 1, 0], [0, 0, 0]]])
+    # Where nothing is legal, as of an agent that is not there, all count: no number is infinite.
+    expected = torch.tensor([[[8 / 2, 3 / 2, 8 / 2]]]).log()
+    torch.testing.assert_close(penalty_of_choices(q, q_data, mask), expected)
+    torch.testing.assert_close(penalty_of_choices(q, q_data), torch.full((1, 1, 3), 4.0).log())
+
+
+def test_illegal_choices_get_no_gradient_and_no_row_a_nan():
+    q = torch.zeros(1, 1, 2, 3, requires_grad=True)
+    mask = torch.tensor([[[1, 0, 1], [0, 0, 0]]])
+    penalty_of_choices(q, torch.zeros(1, 1, 2), mask).sum().backward()
+    torch.testing.assert_close(q.grad[0, 0, 0], torch.tensor([0.5, 0.0, 0.5]))
+    torch.testing.assert_close(q.grad[0, 0, 1], torch.full((3,), 1 / 3))
+
+
+def test_choices_of_other_shapes_are_refused():
+    q = torch.zeros(1, 2, 3, 4)
+    with pytest.raises(ValueError, match="q_data"):
+        penalty_of_choices(q, torch.zeros(1, 1, 3))
+    with pytest.raises(ValueError, match="action_mask"):
+        penalty_of_choices(q, torch.zeros(1, 2, 3), torch.ones(2, 3, 1))

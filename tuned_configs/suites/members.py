@@ -52,6 +52,7 @@ MEMBERS = (
     Member("OMAR", "OMAR", _FEW_SAMPLES),
     Member("MA-FQL", "MAFQL", {}),
     Member("MA-FQL-VDN", "MAFQL", {"critic": "vdn"}),
+    Member("MA-FQL-conservative-VDN", "MAFQL", {"critic": "vdn", **_FEW_SAMPLES}),
     Member("MA-SfBC", "MASfBC", _FEW_CANDIDATES),
     Member("MAC-Flow", "MACFlow", {}),
     Member("VGM2P", "VGM2P", {}),
@@ -62,6 +63,9 @@ MEMBERS = (
     Member("OM2P-path-VDN", "OM2P", {"critic": "vdn", "value_from": "path"}),
     Member("OM2P-weighted", "OM2P", {"critic": "own", "value_from": "path"}),
     Member("OM2P-weighted-VDN", "OM2P", {"critic": "vdn", "value_from": "path"}),
+    Member(
+        "OM2P-conservative-VDN", "OM2P", {"critic": "vdn", "value_from": "path", **_FEW_SAMPLES}
+    ),
 )
 
 

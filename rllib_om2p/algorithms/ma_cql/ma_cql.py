@@ -13,8 +13,7 @@ from rllib_om2p.algorithms.ma_cql.losses import ActorLoss
 from rllib_om2p.core.agent_groups import RowLayout
 from rllib_om2p.core.algorithm import Algorithm
 from rllib_om2p.core.config import OfflineConfig
-from rllib_om2p.core.conservative import ConservativeConfig
-from rllib_om2p.core.deterministic import DeterministicActorCritic
+from rllib_om2p.core.deterministic import ConservativeConfig, DeterministicActorCritic
 from rllib_om2p.core.phases import Networks, Phase
 
 

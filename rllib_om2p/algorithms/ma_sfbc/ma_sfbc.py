@@ -96,6 +96,11 @@ class MASfBCConfig(ActorCriticConfig):
         super().validate()
         self._check_positive("diffusion_steps", "num_candidates", "acting_candidates")
         self._check_not_negative("alpha", "acting_alpha")
+        if self.conservative_weight > 0:
+            raise ValueError(
+                f"conservative_weight={self.conservative_weight} has nothing to do in MA-SfBC: its "
+                "critics are asked for the behaviour's actions alone; set it to 0."
+            )
 
     @override(OfflineConfig)
     def build_networks(
@@ -120,10 +125,9 @@ class MASfBCConfig(ActorCriticConfig):
         """Return the behaviour's phase and then the critic's."""
         assert isinstance(networks, SfBCNetworks)
         behaviour = BehaviourLoss(networks)
-        critic_loss = self.build_critic_loss(networks, layout)
         return [
             Phase("behaviour", list(networks.actors), behaviour.draw, behaviour),
-            Phase("critic", list(networks.critics), critic_loss.draw, critic_loss),
+            self.critic_phase(networks, layout),
         ]
 
     @override(OfflineConfig)

@@ -73,12 +73,9 @@ class MATD3BCConfig(DeterministicConfig):
     def build_phases(self, networks: Networks, layout: RowLayout) -> list[Phase]:
         """Return the critics' phase and then the actors'."""
         assert isinstance(networks, DeterministicActorCritic)
-        critic_loss = self.build_critic_loss(networks, layout)
-        actor_loss = ActorLoss(
-            networks=networks, alpha=self.alpha, critic=self.critic, teams=critic_loss.teams
-        )
-        critic = Phase("critic", list(networks.critics), critic_loss.draw, critic_loss)
-        return [critic, self.actor_phase(networks, actor_loss)]
+        teams = tuple(team.agents for team in layout.teams)
+        loss = ActorLoss(networks=networks, alpha=self.alpha, critic=self.critic, teams=teams)
+        return [self.critic_phase(networks, layout), self.actor_phase(networks, loss)]
 
 
 class MATD3BC(Algorithm):

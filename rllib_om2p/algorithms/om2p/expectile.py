@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -89,16 +88,13 @@ class ExpectileCriticLoss(CriticLoss):
         return [self.networks.value(index, group.next_obs) for index, group in groups]
 
 
-def expectile_phases(
-    networks: OM2PNetworks, td: CriticLoss, expectile: float
-) -> tuple[Phase, CriticLoss]:
-    """Return the state values' phase, and the critics' loss in place of `td`."""
-    common: dict[str, Any] = {
-        "networks": networks,
-        "aggregate": td.aggregate,
-        "critic": td.critic,
-        "teams": td.teams,
-    }
-    value = ValueLoss(expectile=expectile, **common)
-    phase = Phase("value", list(networks.values), value.draw, value)
-    return phase, ExpectileCriticLoss(gamma=td.gamma, **common)
+def value_phase(networks: OM2PNetworks, critic: ExpectileCriticLoss, expectile: float) -> Phase:
+    """Return the state values' phase; it comes before the critics', which ask for the values."""
+    loss = ValueLoss(
+        networks=networks,
+        expectile=expectile,
+        aggregate=critic.aggregate,
+        critic=critic.critic,
+        teams=critic.teams,
+    )
+    return Phase("value", list(networks.values), loss.draw, loss)

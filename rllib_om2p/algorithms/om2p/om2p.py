@@ -20,15 +20,16 @@ from ray.rllib.utils.annotations import override
 from torch import nn
 
 from rllib_om2p.algorithms.om2p.adaptive_eta import AdaptiveEta
-from rllib_om2p.algorithms.om2p.expectile import expectile_phases
+from rllib_om2p.algorithms.om2p.expectile import ExpectileCriticLoss, value_phase
 from rllib_om2p.algorithms.om2p.losses import ActorLoss, ValueFrom
 from rllib_om2p.algorithms.om2p.networks import Form, OM2PModule, OM2PNetworks
 from rllib_om2p.algorithms.om2p.options import check_together
 from rllib_om2p.algorithms.om2p.released import ReleasedMatching
-from rllib_om2p.core.actor_critic import ActorCriticConfig
+from rllib_om2p.core.actor_critic import ActorCritic, ActorCriticConfig
 from rllib_om2p.core.agent_groups import AgentGroup, RowLayout
 from rllib_om2p.core.algorithm import Algorithm
 from rllib_om2p.core.config import OfflineConfig
+from rllib_om2p.core.critic_loss import CriticLoss
 from rllib_om2p.core.matching import DERIVATIVES, Derivative, MeanFlowMatching, check_derivative
 from rllib_om2p.core.phases import Networks, Phase
 from rllib_om2p.core.rl_module import SHARED_NOISE
@@ -281,17 +282,23 @@ class OM2PConfig(ActorCriticConfig):
         actor = Phase("actor", trained, actor_loss.draw, actor_loss)
         return [*self._critic_phases(networks, layout), actor]
 
+    @override(ActorCriticConfig)
+    def build_critic_loss(self, networks: ActorCritic, layout: RowLayout) -> CriticLoss:
+        """Return temporal-difference learning under the actors' actions, or of state values."""
+        loss = super().build_critic_loss(networks, layout)
+        if self.critic_loss == "expectile":
+            return ExpectileCriticLoss(**vars(loss))
+        return dataclasses.replace(loss, shared_noise=self.shared_noise)
+
     def _critic_phases(self, networks: OM2PNetworks, layout: RowLayout) -> list[Phase]:
         if not networks.critics:
             return []
-        phases = []
-        td = self.build_critic_loss(networks, layout)
-        td = dataclasses.replace(td, shared_noise=self.shared_noise)
-        if self.critic_loss == "expectile":
-            value, td = expectile_phases(networks, td, self.expectile)
-            phases.append(value)
-        draw = networks.remembering(td.draw) if self.form == "released" else td.draw
-        return [*phases, Phase("critic", list(networks.critics), draw, td)]
+        critic = self.critic_phase(networks, layout)
+        if self.form == "released":
+            critic = dataclasses.replace(critic, draw=networks.remembering(critic.draw))
+        if isinstance(critic.loss, ExpectileCriticLoss):
+            return [value_phase(networks, critic.loss, self.expectile), critic]
+        return [critic]
 
     @override(OfflineConfig)
     def get_default_rl_module_spec(self) -> RLModuleSpec:

@@ -21,6 +21,17 @@ def check_together(config: OM2PConfig) -> None:
             'critic_loss="expectile" without a use for critics (eta=0, best_of_n=1); set eta '
             'above 0 or critic_loss="td".'
         )
+    if config.conservative_weight > 0 and not config.needs_critic:
+        raise ValueError(
+            f"conservative_weight={config.conservative_weight} without a use for critics (eta=0, "
+            "best_of_n=1, no advantage_temperature); set eta above 0 or conservative_weight=0."
+        )
+    if config.critic_loss == "expectile" and config.conservative_weight > 0:
+        raise ValueError(
+            f"conservative_weight={config.conservative_weight} has nothing to do with "
+            'critic_loss="expectile", which asks for the data\'s actions alone; set it to 0, or '
+            'critic_loss="td".'
+        )
     if config.adaptive_eta is not None and (
         config.adaptive_eta < 0 or config.eta == 0 or config.bc_weight == 0
     ):

@@ -17,8 +17,7 @@ from rllib_om2p.algorithms.omar.losses import ActorLoss
 from rllib_om2p.core.agent_groups import RowLayout
 from rllib_om2p.core.algorithm import Algorithm
 from rllib_om2p.core.config import OfflineConfig
-from rllib_om2p.core.conservative import ConservativeConfig
-from rllib_om2p.core.deterministic import DeterministicActorCritic
+from rllib_om2p.core.deterministic import ConservativeConfig, DeterministicActorCritic
 from rllib_om2p.core.phases import Networks, Phase
 
 if TYPE_CHECKING:

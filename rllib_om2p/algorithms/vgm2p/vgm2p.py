@@ -164,7 +164,6 @@ class VGM2PConfig(ActorCriticConfig):
         """Return the critic's phase and then the actor's."""
         assert isinstance(networks, VGM2PNetworks)
         device = next(networks.parameters()).device
-        critic_loss = self.build_critic_loss(networks, layout)
         actor_loss = ActorLoss(
             networks=networks,
             matching=MeanFlowMatching(
@@ -179,7 +178,7 @@ class VGM2PConfig(ActorCriticConfig):
             num_baseline_actions=self.num_baseline_actions,
         )
         return [
-            Phase("critic", list(networks.critics), critic_loss.draw, critic_loss),
+            self.critic_phase(networks, layout),
             Phase("actor", list(networks.actors), actor_loss.draw, actor_loss),
         ]
 

@@ -54,5 +54,6 @@ def test_it_goes_to_the_side_of_the_better_mode_and_not_between_the_two(tmp_path
 @pytest.mark.parametrize("name", ["alpha", "num_sampled_actions", "sample_noise"])
 def test_settings_without_meaning_are_refused(name, tmp_path):
     config = small_config(str(write_random(tmp_path / "set")), **{name: 0})
-    with pytest.raises(ValueError, match=f"{name} must be positive, got 0"):
+    named = "conservative_weight" if name == "alpha" else name
+    with pytest.raises(ValueError, match=f"{named} must be positive, got 0"):
         config.validate()

@@ -28,6 +28,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "value_from": "path",
         "critic": "vdn",
     },
+    "conservative": {"conservative_weight": 1.0, "num_sampled_actions": 2, "critic": "vdn"},
     "weights-alone": {"advantage_temperature": 0.5, "eta": 0.0},
     "released": RELEASED,
     "all-of-ours": {
@@ -79,7 +80,9 @@ def test_option_trains_discrete_agents_that_leave(tmp_path, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["all-of-ours", "expectile-vdn", "released", "weights-path-vdn"])
+@pytest.mark.parametrize(
+    "name", ["all-of-ours", "conservative", "expectile-vdn", "released", "weights-path-vdn"]
+)
 def test_losses_of_options_are_one_graph(dataset, name):
     torch._dynamo.reset()  # else these count as recompilations of one function
     learner = make_learner(dataset, **OPTIONS[name])
@@ -158,6 +161,9 @@ def test_modules_know_whom_they_share_their_noise_with(dataset):
         ({"advantage_temperature": 0.0}, "advantage_temperature must be above 0"),
         ({"advantage_temperature": 1.0, "bc_weight": 0.0}, "bc_weight=0 leaves out"),
         ({"advantage_temperature": 1.0, "adaptive_eta": 0.1}, "unset one"),
+        ({"conservative_weight": -1.0}, "conservative_weight must be at least 0"),
+        ({"conservative_weight": 1.0, "critic_loss": "expectile"}, 'or critic_loss="td"'),
+        ({"conservative_weight": 1.0, "eta": 0.0}, "without a use for critics"),
         ({"shared_noise": True, "best_of_n": 4}, "Set best_of_n=1"),
         ({"value_from": "data"}, "value_from must be one of"),
         ({"value_from": "path", "sampling_steps": 2}, "sampling_steps=1, got 'paper' and 2"),

@@ -26,6 +26,8 @@ BANDIT_OPTIMA = {"first": 0.4, "second": -0.5}
 # Data sit near +MODE and -MODE alike; the higher reward is at one of them.
 MODE, MODE_NOISE = 0.7, 0.07
 BETTER_MODE = {"first": MODE, "second": -MODE}
+# One policy's data sit this closely around the optimum; their rewards are noisy.
+NARROW, REWARD_NOISE = 0.05, 0.5
 # Of NUM_ACTIONS discrete ones the data choose two alike; the better one earns 1, all others 0.
 NUM_ACTIONS = 4
 CHOSEN = {"first": (0, 2), "second": (3, 1)}
@@ -56,6 +58,17 @@ def two_mode_dataset(path: str | os.PathLike[str], *, num_episodes: int = 4000) 
         for name in AGENTS
     }
     rewards = {name: -((a - BETTER_MODE[name]) ** 2) for name, a in actions.items()}
+    return _write(path, rng, actions, rewards)
+
+
+def narrow_dataset(path: str | os.PathLike[str], *, num_episodes: int = 4000) -> str:
+    """Write one policy's actions near `BANDIT_OPTIMA`; elsewhere a critic can only imagine."""
+    rng = np.random.default_rng(3)
+    actions, rewards = {}, {}
+    for name in AGENTS:
+        deviation = NARROW * rng.normal(size=num_episodes)
+        actions[name] = BANDIT_OPTIMA[name] + deviation
+        rewards[name] = -(deviation**2) + REWARD_NOISE * rng.normal(size=num_episodes)
     return _write(path, rng, actions, rewards)
 
 

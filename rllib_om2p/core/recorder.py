@@ -30,11 +30,12 @@ from rllib_om2p.core.recording_env import (
     has_action_mask,
 )
 from rllib_om2p.data.journal import SUFFIX, Journal, JournalWriter
-from rllib_om2p.data.schema import CARD_NAME, DataError, DatasetSpec, Episode, TeamReturn
+from rllib_om2p.data.schema import CARD_NAME, DataError, DatasetSpec, Episode
 from rllib_om2p.data.writer import DatasetWriter
 from rllib_om2p.envs.prey import PREY_AS_AGENT, cite_prey
 from rllib_om2p.envs.registry import FIRST_SEED
 from rllib_om2p.evaluation.provenance import versions
+from rllib_om2p.team_return import TeamReturn
 
 logger = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ import torch
 
 from rllib_om2p.core.agent_groups import RowLayout, Team
 from rllib_om2p.data.reader import OfflineDataset
-from rllib_om2p.data.schema import TeamReturn
 from rllib_om2p.data.statistics import MomentsAccumulator
+from rllib_om2p.team_return import TeamReturn, team_reward
 
 # A feature whose standard deviation is below this is a constant: it is centred, not scaled.
 CONSTANT_FEATURE_STD = 1e-6
@@ -73,15 +73,7 @@ class RowTransform:
 
 def team_rewards(rewards: np.ndarray, teams: Sequence[Team], convention: TeamReturn) -> np.ndarray:
     """Return each team's reward, (R, M), from the agents' rewards (R, N) in the layout's order."""
-    columns = []
-    for team in teams:
-        own = rewards[:, list(team.agents)]
-        if convention == "mean over agents":
-            columns.append(own.mean(1))
-        elif convention == "sum":
-            columns.append(own.sum(1))
-        else:
-            columns.append(own[:, 0])
+    columns = [team_reward(rewards[:, list(team.agents)], convention, axis=1) for team in teams]
     return np.stack(columns, axis=1)
 
 

@@ -30,14 +30,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from rllib_om2p.team_return import TEAM_RETURNS, TeamReturn, team_reward
+
 SCHEMA_VERSION = 1
 VERSION_KEY = b"rllib_om2p.schema_version"
 SPEC_KEY = b"rllib_om2p.spec"
 CONTENT_KEY = b"rllib_om2p.content_sha256"
 CARD_NAME = "dataset_card.json"
 
-TeamReturn = Literal["mean over agents", "agent 0", "sum"]
-TEAM_RETURNS: tuple[TeamReturn, ...] = ("mean over agents", "agent 0", "sum")
 ColumnKind = Literal[
     "episode_id",
     "step",
@@ -342,11 +342,7 @@ def team_rewards(
     """
     names = [name for name in spec.agent_ids if members is None or name in members]
     stacked = np.stack([np.asarray(rewards[name], np.float64) for name in names])
-    if spec.team_return == "sum":
-        return np.asarray(stacked.sum(axis=0))
-    if spec.team_return == "agent 0":
-        return np.asarray(stacked[0])
-    return np.asarray(stacked.mean(axis=0))
+    return team_reward(stacked, spec.team_return, axis=0)
 
 
 @dataclass(frozen=True, eq=False)

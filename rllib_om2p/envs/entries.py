@@ -14,9 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from rllib_om2p.envs.info import AgentInfo, EnvInfo, TeamReturn
+from rllib_om2p.envs.info import AgentInfo, EnvInfo
 from rllib_om2p.envs.paper_constants import MAX_CYCLES, UNIT_FORCES
 from rllib_om2p.envs.prey import PREY, PREY_AS_AGENT, PREY_OBS_DIMS, is_reference_prey
+from rllib_om2p.team_return import TeamReturn
 
 if TYPE_CHECKING:
     from pettingzoo import ParallelEnv

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from numpy.typing import NDArray
 
-TeamReturn = Literal["mean over agents", "agent 0", "sum"]
+from rllib_om2p.team_return import TeamReturn, team_reward
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,4 @@ class EnvInfo:
                 f"rewards must be (..., {len(self.agents)}), one per agent of {self.name}, got "
                 f"{rewards.shape}."
             )
-        if self.team_return == "agent 0":
-            return rewards[..., 0]
-        total = rewards.sum(axis=-1)
-        return total / len(self.agents) if self.team_return == "mean over agents" else total
+        return team_reward(rewards, self.team_return, axis=-1)

@@ -10,7 +10,8 @@ import difflib
 import re
 from typing import Any, NamedTuple
 
-from rllib_om2p.data.schema import DataError, TeamReturn
+from rllib_om2p.data.schema import DataError
+from rllib_om2p.team_return import TeamReturn
 
 _PAPERS = "random and expert returns of the papers' datasets (OMAR, OM2P)"
 

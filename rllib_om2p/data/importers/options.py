@@ -11,7 +11,8 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from rllib_om2p.data.schema import TEAM_RETURNS, DataError, TeamReturn
+from rllib_om2p.data.schema import DataError
+from rllib_om2p.team_return import TEAM_RETURNS, TeamReturn
 
 AtLimit = Literal["truncated", "terminated"]
 ActionUnits = Literal["normalised", "environment"]

@@ -108,15 +108,14 @@ def read_table(rows: RowRange, names: Sequence[str]) -> pa.Table:
 
 
 def decode(
-    rows: RowRange, columns: Mapping[str, Column], names: Sequence[str], *, check: bool = True
+    rows: RowRange, columns: Mapping[str, Column], names: Sequence[str]
 ) -> tuple[dict[str, AnyArray], RowIndex]:
-    """Read columns of a row range.
+    """Read and check columns of a row range.
 
     Args:
         rows: What to read.
         columns: The contract's columns.
         names: Which of them to return.
-        check: Whether to check the values as well; the episodes are always checked.
 
     Returns:
         The columns, (R, width) or (R,), and where each row belongs.
@@ -130,8 +129,7 @@ def decode(
     index = RowIndex(values["episode_id"], values["step"], values["valid"])
     check_episodes(index, rows.where)
     selected = {name: values[name] for name in names}
-    if check:
-        check_values(columns, selected, index, rows.where)
+    check_values(columns, selected, index, rows.where)
     return selected, index
 
 

@@ -145,31 +145,12 @@ class OfflineDataset:
         part._statistics = None
         return part
 
-    def num_columns(self, columns: Sequence[str]) -> int:
-        """Return the packed width of `columns`."""
-        return sum(self._column(name).width for name in columns)
-
-    def column_slices(self, columns: Sequence[str]) -> dict[str, slice]:
-        """Return where each of `columns` lies in the rows of a `PackedBlock`."""
-        slices, offset = {}, 0
-        for name in columns:
-            width = self._column(name).width
-            slices[name] = slice(offset, offset + width)
-            offset += width
-        return slices
-
     def _column(self, name: str) -> Column:
         if name not in self._columns:
             raise DataError(
                 f"{self.spec.dataset_id} has no column {name!r}; it has {list(self._columns)}."
             )
         return self._columns[name]
-
-    def shard_sizes(self, num_shards: int) -> list[int]:
-        """Return the number of rows, final rows included, of each shard of `blocks`."""
-        cuts = self._shard_cuts(num_shards)
-        rows = self._index.length + 1
-        return [int(rows[a:b].sum()) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
 
     def block_rows(self, *, rank: int = 0, num_shards: int = 1) -> list[int]:
         """Return the rows, final rows included, of each block of a shard, in file order."""

@@ -201,13 +201,6 @@ class DatasetSpec:
         """The agents' names in their order."""
         return tuple(agent.name for agent in self.agents)
 
-    def agent(self, name: str) -> AgentSpec:
-        """Return the agent called `name`."""
-        for agent in self.agents:
-            if agent.name == name:
-                return agent
-        raise DataError(f"No agent is called {name!r}; the agents are {list(self.agent_ids)}.")
-
     def to_dict(self) -> dict[str, Any]:
         """Return the spec as plain JSON types."""
         return {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(self)}
@@ -378,7 +371,3 @@ class Episode:
             for array in arrays.values():
                 return len(array)
         return max((len(array) - 1 for array in self.obs.values()), default=0)
-
-    def next_obs(self, agent: str) -> FloatArray:
-        """Return the observations after each step of `agent`, (T, O)."""
-        return self.obs[agent][1:]

@@ -92,21 +92,6 @@ class VectorMPE:
         self._positions = np.zeros((len(bodies.sizes), 2, num_envs))
         self._velocities = np.zeros((bodies.num_agents, 2, num_envs))
 
-    @property
-    def agent_positions(self) -> Array:
-        """Positions of the agents, (N, A, 2)."""
-        return self._positions[: self.task.bodies.num_agents].transpose(2, 0, 1).copy()
-
-    @property
-    def agent_velocities(self) -> Array:
-        """Velocities of the agents, (N, A, 2)."""
-        return self._velocities.transpose(2, 0, 1).copy()
-
-    @property
-    def landmark_positions(self) -> Array:
-        """Positions of the landmarks, (N, landmarks, 2)."""
-        return self._positions[self.task.bodies.num_agents :].transpose(2, 0, 1).copy()
-
     def set_state(self, agent_pos: Array, agent_vel: Array, landmark_pos: Array) -> Array:
         """Put all worlds in a state, each (N, bodies of that kind, 2), and return observations."""
         positions = np.concatenate([agent_pos, landmark_pos], axis=1).transpose(1, 2, 0)

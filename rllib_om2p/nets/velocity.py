@@ -34,19 +34,11 @@ class VelocityNet(AgentNet):
         return output
 
     def forward_with_tangent(
-        self,
-        obs: Tensor,
-        z: Tensor,
-        r: Tensor,
-        t: Tensor,
-        *,
-        dz: Tensor,
-        dr: Tensor,
-        dt: Tensor | None = None,
+        self, obs: Tensor, z: Tensor, r: Tensor, t: Tensor, *, dz: Tensor, dr: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Return u and its exact derivative along (dz, dr, dt); obs is held fixed.
+        """Return u and its exact derivative along (dz, dr); obs and t are held fixed.
 
-        The mean-flow target's du/dr has dz = v, dr = 1 and dt = 0. The derivative carries no graph.
+        The mean-flow target's du/dr has dz = v and dr = 1. The derivative carries no graph.
 
         Args:
             obs: Normalised observations, (G, B, O).
@@ -55,18 +47,15 @@ class VelocityNet(AgentNet):
             t: End of the jump, (G, B, 1).
             dz: Direction of z, (G, B, A).
             dr: Direction of r, (G, B, 1).
-            dt: Direction of t, (G, B, 1); zero if None.
 
         Returns:
             u and du, both (G, B, A).
         """
         check_same(z=z, dz=dz)
-        dt = torch.zeros_like(dr) if dt is None else dt
-        check_times(z, dr=dr, dt=dt)
+        check_times(z, dr=dr)
         x = self._join(obs, z, r, t)
-        return self.mlp.forward_with_tangent(
-            x, torch.cat((torch.zeros_like(obs), dz, dr, dt), dim=-1)
-        )
+        dx = torch.cat((torch.zeros_like(obs), dz, dr, torch.zeros_like(dr)), dim=-1)
+        return self.mlp.forward_with_tangent(x, dx)
 
     def _join(self, obs: Tensor, z: Tensor, r: Tensor, t: Tensor) -> Tensor:
         check_stacked("obs", obs, self.num_agents, self.obs_dim)

@@ -75,7 +75,7 @@ def finite_difference(
     t: Tensor,
     *,
     step: float,
-    value: Tensor | None = None,
+    value: Tensor,
 ) -> Tensor:
     """Return du/dr as the forward difference of u along the path, without a graph.
 
@@ -91,18 +91,16 @@ def finite_difference(
         r: Start of the jump, (G, B, 1).
         t: End of the jump, held fixed, (G, B, 1).
         step: d > 0; see `check_finite_difference_step`.
-        value: u(z, r, t) where it is known already; saves one of the two forwards.
+        value: u(z, r, t), which the loss needs as well, (G, B, A).
 
     Raises:
         ValueError: the shapes differ, or r or t lacks the trailing axis.
 
     Source: OM2P eq. 5.
     """
-    check_same(z=z, velocity=velocity)
+    check_same(z=z, velocity=velocity, value=value)
     check_times(z, r=r, t=t)
     with torch.no_grad():
-        if value is None:
-            value = velocity_fn(z, r, t)
         moved = velocity_fn(z + step * velocity, r + step, t)
         return (moved - value) / step
 
@@ -188,7 +186,6 @@ def mean_flow_loss(u: Tensor, target: Tensor, weights: Tensor | None = None) -> 
         target: From `mean_flow_target`, (G, B, A).
         weights: Of the transitions, (G, B), such as an agent's presence; equal if None.
     """
-    check_same(u=u, target=target)
     return mean_square(u, target, weights)
 
 

@@ -38,7 +38,6 @@ def time_table(
     *,
     num_points: int = 4096,
     device: torch.device | str | None = None,
-    dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """Return the inverse CDF of p(s; xi) at `num_points` equal steps of probability, 0 to 1.
 
@@ -49,10 +48,9 @@ def time_table(
         xi: The four coefficients; the first two must be above -1, else p has no finite integral.
         num_points: Size of the table, at least 2.
         device: Where the table goes.
-        dtype: Precision of the table.
 
     Returns:
-        Tensor (num_points,), increasing from exactly 0 to exactly 1.
+        Tensor (num_points,) of float32, increasing from exactly 0 to exactly 1.
 
     Raises:
         ValueError: xi has the wrong length or no normalisable density.
@@ -89,7 +87,7 @@ def time_table(
     fraction = (probability - cdf[upper - 1]) / torch.where(cell > 0, cell, 1)
     table = torch.lerp(s[upper - 1], s[upper], fraction.clamp(0, 1))
     table[0], table[-1] = 0, 1
-    return table.to(device=device, dtype=dtype)
+    return table.to(device=device, dtype=torch.float32)
 
 
 def sample_times(uniforms: Tensor, table: Tensor, *, instant: Tensor | None = None) -> Times:

@@ -23,18 +23,28 @@ def sample(xi: tuple[float, ...], seed: int = 0) -> tuple[np.ndarray, np.ndarray
     return r.flatten().double().numpy(), t.flatten().double().numpy()
 
 
+def neighbours(table: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Return the numbers of float32 next to each entry, which hold what was rounded to it.
+
+    Where a density is large, rounding a time to float32 is what moves its CDF most.
+    """
+    entries = table.numpy()
+    below, above = (np.nextafter(entries, np.float32(end)) for end in (0, 1))
+    return below.astype(np.float64), above.astype(np.float64)
+
+
 @pytest.mark.parametrize("ab", [(1, 1), (2, 5), (0.5, 0.5), (0.3, 4), (20, 20), (1, 3)])
 def test_table_is_inverse_cdf_of_beta(ab: tuple[float, float]) -> None:
-    table = time_table((ab[0] - 1, ab[1] - 1, 0, 0), dtype=torch.float64).numpy()
-    probability = np.linspace(0, 1, len(table))
-    np.testing.assert_allclose(stats.beta(*ab).cdf(table), probability, atol=1e-6)
+    table = time_table((ab[0] - 1, ab[1] - 1, 0, 0))
+    probability, cdf = np.linspace(0, 1, len(table)), stats.beta(*ab).cdf
+    below, above = neighbours(table)
+    assert (cdf(below) < probability + 1e-6).all()
+    assert (cdf(above) > probability - 1e-6).all()
 
 
 def test_table_of_zero_coefficients_is_the_identity() -> None:
-    table = time_table((0, 0, 0, 0), num_points=1001, dtype=torch.float64)
-    torch.testing.assert_close(
-        table, torch.linspace(0, 1, 1001, dtype=torch.float64), atol=1e-7, rtol=0
-    )
+    table = time_table((0, 0, 0, 0), num_points=1001)
+    torch.testing.assert_close(table, torch.linspace(0, 1, 1001), atol=1e-7, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -45,11 +55,11 @@ def test_table_is_inverse_cdf_of_the_normalised_density(xi: tuple[float, ...]) -
     def density(s: float) -> float:
         return float(s ** xi[0] * (1 - s) ** xi[1] * np.exp(xi[2] * s + xi[3] * s**2))
 
-    table = time_table(xi, num_points=101, dtype=torch.float64).numpy()
+    below, above = neighbours(time_table(xi, num_points=101))
     total = integrate.quad(density, 0, 1, limit=200)[0]
     for index in (1, 10, 50, 90, 99):
-        mass = integrate.quad(density, 0, table[index], limit=200)[0]
-        assert mass / total == pytest.approx(index / 100, abs=1e-6)
+        low, high = (integrate.quad(density, 0, s[index], limit=200)[0] for s in (below, above))
+        assert low / total - 1e-6 < index / 100 < high / total + 1e-6
 
 
 @pytest.mark.parametrize("ab", [(1, 1), (2, 5), (0.5, 0.5), (5, 1)])
@@ -77,14 +87,10 @@ def test_r_and_t_of_equal_draws_by_hand() -> None:
 
 
 @pytest.mark.parametrize("xi", [(0, 0, 0, 0), (-0.9, -0.9, 0, 0), (30, 30, 0, 0), (0, 0, 50, -9)])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_times_are_ordered_and_inside_the_unit_interval(
-    xi: tuple[float, ...], dtype: torch.dtype
-) -> None:
-    draws = uniforms(1).to(dtype)
-    draws[:, :, :2] = torch.tensor([0.0, 1.0], dtype=dtype)[None, None, :, None]
-    r, t = sample_times(draws, time_table(xi, dtype=dtype))
-    assert r.dtype == dtype
+def test_times_are_ordered_and_inside_the_unit_interval(xi: tuple[float, ...]) -> None:
+    draws = uniforms(1)
+    draws[:, :, :2] = torch.tensor([0.0, 1.0])[None, None, :, None]
+    r, t = sample_times(draws, time_table(xi))
     assert bool(((r >= 0) & (r <= t) & (t <= 1)).all())
 
 

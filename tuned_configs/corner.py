@@ -31,13 +31,14 @@ DISTRIBUTIONS = {
     "Beta(1/5, 1)": (-0.8, 0.0, 0.0, 0.0),
 }
 FIRST_SEED = 3_000_000
+BATCH_SIZE = 2048
 
 
 @torch.no_grad()
-def errors(learner: OfflineLearner, *, batch_size: int = 2048) -> dict[str, dict[str, float]]:
+def errors(learner: OfflineLearner) -> dict[str, dict[str, float]]:
     """Return, by jump, the error of u to its target and the size of du/dr (first group)."""
     generator = torch.Generator().manual_seed(0)
-    batch = learner._layout.view(*learner._table.sample(batch_size, generator)).groups[0]
+    batch = learner._layout.view(*learner._table.sample(BATCH_SIZE, generator)).groups[0]
     networks = learner._networks
     assert isinstance(networks, OM2PNetworks)
     actor: Any = networks.actors[0]

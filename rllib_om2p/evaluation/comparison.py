@@ -37,13 +37,11 @@ class Aggregate(NamedTuple):
             with the same weight.
         interval: Stratified bootstrap, 95 %; None where a dataset has a single seed.
         mean: Their mean.
-        num_runs: How many scores were pooled.
     """
 
     value: float
     interval: Interval | None
     mean: float
-    num_runs: int
 
 
 def shared_datasets(comparison: Comparison, datasets: Sequence[str]) -> list[str]:
@@ -67,9 +65,8 @@ def aggregates(comparison: Comparison, datasets: Sequence[str]) -> dict[str, Agg
             continue
         values = pool(scores)
         several = all(len(seeds) > 1 for seeds in scores.values())
-        interval = bootstrap_interval(scores, "iqm") if several else None
-        num_runs = sum(map(len, scores.values()))
-        found[method] = Aggregate(iqm(values), interval, float(values.mean()), num_runs)
+        interval = bootstrap_interval(scores) if several else None
+        found[method] = Aggregate(iqm(values), interval, float(values.mean()))
     return found
 
 

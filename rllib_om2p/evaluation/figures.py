@@ -24,6 +24,9 @@ from rllib_om2p.evaluation.scores import References, number
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _LINE_STYLES = ("--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
 
+_RETURN = "team return per episode"
+_HOLD_LAST_MS = 1000
+
 _BACKGROUND = (24, 26, 30)
 _TEXT = (236, 238, 241)
 _FAINT = (150, 156, 166)
@@ -54,7 +57,6 @@ def save_learning_curve(
     references: References | None = None,
     title: str = "",
     x_label: str = "gradient updates",
-    y_label: str = "team return per episode",
 ) -> None:
     """Draw returns over training as a PNG.
 
@@ -65,7 +67,6 @@ def save_learning_curve(
         references: Adds an axis of normalised scores on the right.
         title: What was trained on what.
         x_label: What `steps` counts.
-        y_label: What `returns` means.
 
     Raises:
         ValueError: No curve, or one whose steps do not increase or do not match its returns.
@@ -91,7 +92,7 @@ def save_learning_curve(
     parts = [title, "thin: each seed, thick: their mean" if several else ""]
     axes.set_title("; ".join(part for part in parts if part), loc="left", fontsize=11)
     axes.set_xlabel(x_label)
-    axes.set_ylabel(y_label)
+    axes.set_ylabel(_RETURN)
     axes.grid(alpha=0.25)
     axes.margins(x=0.02, y=0.08)
     axes.spines["top"].set_visible(False)
@@ -110,7 +111,6 @@ def save_return_histogram(
     *,
     lines: Mapping[str, float] | None = None,
     title: str = "",
-    x_label: str = "team return per episode",
 ) -> None:
     """Draw how often which return occurs as a small PNG (about 20 kB).
 
@@ -120,7 +120,6 @@ def save_return_histogram(
         counts: Episodes in each bin, (B,).
         lines: Returns to mark, such as the mean.
         title: Of which dataset.
-        x_label: What a return means.
 
     Raises:
         ValueError: There is not one count for each bin.
@@ -141,7 +140,7 @@ def save_return_histogram(
     if lines:
         axes.legend(frameon=False, fontsize=8)
     axes.set_title(title, loc="left", fontsize=10)
-    axes.set_xlabel(x_label)
+    axes.set_xlabel(_RETURN)
     axes.set_ylabel("episodes")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, format="png")
@@ -196,9 +195,10 @@ def save_gif(
     fps: float = 10.0,
     captions: str | Sequence[str] = "",
     steps: Sequence[int] | None = None,
-    hold_last: float = 1.0,
 ) -> None:
     """Write frames as a looping GIF with a bar under each: caption, step counter, progress.
+
+    The last frame stands for a second before the loop.
 
     Args:
         path: Where to write it.
@@ -207,7 +207,6 @@ def save_gif(
         captions: One for all, or one per frame.
         steps: What the counter shows, one per frame; several episodes start again at 0. The
             frame's own number by default.
-        hold_last: Seconds that the last frame stands before the loop.
 
     Raises:
         ValueError: No frame, frames of different or wrong shapes, or another number of captions
@@ -234,7 +233,7 @@ def save_gif(
         format="GIF",
         save_all=True,
         append_images=indexed[1:],
-        duration=[duration] * (len(indexed) - 1) + [max(duration, round(1000.0 * hold_last))],
+        duration=[duration] * (len(indexed) - 1) + [max(duration, _HOLD_LAST_MS)],
         loop=0,
         optimize=True,
     )

@@ -146,14 +146,14 @@ def test_gif_bar_starts_again_with_each_episode(tmp_path: Path) -> None:
 
 
 def test_gif_timing_follows_fps_and_holds_the_last_frame(tmp_path: Path) -> None:
-    save_gif(tmp_path / "rollout.gif", frames(3), fps=8, hold_last=1.5)
+    save_gif(tmp_path / "rollout.gif", frames(3), fps=8)
     durations = []
     with Image.open(tmp_path / "rollout.gif") as image:
         assert image.info["loop"] == 0
         for k in range(image.n_frames):
             image.seek(k)
             durations.append(image.info["duration"])
-    assert durations == [120, 120, 1500]
+    assert durations == [120, 120, 1000]
 
 
 def test_long_caption_leaves_room_for_the_counter(tmp_path: Path) -> None:

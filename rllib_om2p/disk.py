@@ -1,4 +1,4 @@
-"""Text files that are whole at any time, and what a disk says that is full.
+"""Files that are whole at any time, and what a disk says that is full.
 
 Knows files only; every layer above may use it.
 """
@@ -7,29 +7,37 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 # What a disk, a quota or a limit of the file size says when nothing more fits.
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def write_text_whole(path: Path, text: str) -> None:
-    """Write a file so that whoever opens it finds the former text or all of the new one.
+    """Write text as UTF-8, whole or not at all; as `write_whole` in the rest."""
+    write_whole(path, lambda file: file.write(text.encode()))
+
+
+def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write a file so that whoever opens it finds the former content or all of the new one.
 
     A hidden neighbour is written, synced to disk and moved into place. A process that is killed
     leaves it at most, and the next one writes over it.
 
     Args:
         path: Its directory must exist.
-        text: Written as UTF-8.
+        write: Writes the content into the file that it is given.
 
     Raises:
-        OSError: It could not be written (the disk is full, ...); what was there is intact.
+        OSError: It could not be written (the disk is full, ...); what was there is intact, as it is
+            after whatever `write` raises.
     """
     draft = path.with_name(f".{path.name}.tmp")
     try:
-        with draft.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with draft.open("wb") as file:
+            write(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(draft, path)

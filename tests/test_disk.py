@@ -1,4 +1,4 @@
-"""Text files of processes that are killed, or whose disk is full, while they write."""
+"""Files of processes that are killed, fail, or whose disk is full, while they write."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from rllib_om2p.disk import FULL_DISK, write_text_whole
+from rllib_om2p.disk import FULL_DISK, write_text_whole, write_whole
 
 
 def test_the_new_text_is_there_and_nothing_else(tmp_path):
@@ -47,4 +47,18 @@ def test_a_full_disk_leaves_the_former_text_alone(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert error.value.errno in FULL_DISK
     assert file.read_text() == "former"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_writer_that_fails_half_way_leaves_the_former_content(tmp_path):
+    file = tmp_path / "arrays.npz"
+    write_whole(file, lambda opened: opened.write(b"former"))
+
+    def fail(opened):
+        opened.write(b"newer")
+        raise RuntimeError("no more")
+
+    with pytest.raises(RuntimeError, match="no more"):
+        write_whole(file, fail)
+    assert file.read_bytes() == b"former"
     assert list(tmp_path.iterdir()) == [file]

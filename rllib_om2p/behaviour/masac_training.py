@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
-import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -25,6 +24,7 @@ from rllib_om2p.behaviour.masac_networks import StateActFn, TanhGaussianTeam, st
 from rllib_om2p.behaviour.masac_recipes import MASACRecipe, masac_recipe
 from rllib_om2p.behaviour.masac_replay import StreamBuffer
 from rllib_om2p.behaviour.policies import Policy
+from rllib_om2p.disk import write_whole
 from rllib_om2p.envs.mamujoco import ROBOTS
 from rllib_om2p.envs.mamujoco_worlds import MAMuJoCoWorlds
 
@@ -242,9 +242,7 @@ class MASACTraining:
             "kept": self.kept,
         }
         folder.mkdir(parents=True, exist_ok=True)
-        unfinished = folder / f"{STATE_NAME}.unfinished"
-        torch.save(state, unfinished)
-        os.replace(unfinished, folder / STATE_NAME)
+        write_whole(folder / STATE_NAME, lambda file: torch.save(state, file))
 
     def load(self, folder: Path) -> None:
         """Go on from a saved run.

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +22,7 @@ from torch import nn
 
 from rllib_om2p.behaviour.masac_networks import TanhGaussianTeam
 from rllib_om2p.behaviour.networks import Actor
+from rllib_om2p.disk import write_whole
 
 # In the repository they lie beside the package, in a wheel inside it.
 _FOLDERS = (
@@ -90,9 +90,7 @@ def save_policy(file: Path, actor: nn.Module, metadata: Mapping[str, Any]) -> No
     tensors = {key: value.detach().contiguous() for key, value in actor.state_dict().items()}
     described = {**metadata, "weights_sha256": weights_hash(actor)}
     data = save(tensors, {"policy": json.dumps(described, sort_keys=True)})
-    unfinished = file.with_suffix(".unfinished")
-    unfinished.write_bytes(data)
-    os.replace(unfinished, file)
+    write_whole(file, lambda opened: opened.write(data))
 
 
 def load_policy(file: Path) -> Policy:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from rllib_om2p import disk
 from rllib_om2p.algorithms import ALGORITHMS
 from rllib_om2p.benchmark import memory
 from rllib_om2p.benchmark.action_samples import Pool, distance_to_data, make_pool, sample_actions
@@ -142,8 +143,9 @@ class CellRun:
         pool = _pool(self.cell.input_, self.cell.fingerprint)
         distance = distance_to_data(pool, self._policy(seed=0))
         if self.cell.keep_actions:
-            samples = sample_actions(pool, self._policy(seed=0))
-            _write_arrays(self._folder / f"{self.cell.name}.npz", samples)
+            samples: dict[str, Any] = sample_actions(pool, self._policy(seed=0))
+            file = self._folder / f"{self.cell.name}.npz"
+            disk.write_whole(file, lambda opened: np.savez_compressed(opened, **samples))
         return {"action_rmse": _rounded(distance)}
 
     def save(self) -> None:
@@ -293,9 +295,3 @@ def _now() -> str:
 
 def _rounded(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.{SIGNIFICANT_DIGITS}g}")
-
-
-def _write_arrays(file: Path, arrays: Mapping[str, Any]) -> None:
-    draft = file.with_name(f".{file.stem}.part.npz")
-    np.savez_compressed(draft, **arrays)
-    draft.replace(file)

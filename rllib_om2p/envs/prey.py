@@ -25,6 +25,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from rllib_om2p.disk import write_whole
+
 Array = NDArray[Any]
 
 PreyFn = Callable[[Array], Array]
@@ -197,9 +199,7 @@ def save_prey(file: Path, state: Mapping[str, Array], metadata: Mapping[str, Any
     """Write a prey in our own format, whole or not at all."""
     tensors = {name: np.ascontiguousarray(value, np.float32) for name, value in state.items()}
     data = save(tensors, {"prey": json.dumps(metadata, sort_keys=True)})
-    unfinished = file.with_suffix(".unfinished")
-    unfinished.write_bytes(data)
-    os.replace(unfinished, file)
+    write_whole(file, lambda opened: opened.write(data))
 
 
 def _read_own(file: Path) -> tuple[dict[str, Array], dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Files that are whole at any time, and what a disk says that is full.
+"""Files that are whole at any time, the hash of one, and what a disk says that is full.
 
 Knows files only; every layer above may use it.
 """
@@ -6,6 +6,7 @@ Knows files only; every layer above may use it.
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -44,3 +45,9 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, read block by block."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import resource
 import signal
 
 import pytest
 
-from rllib_om2p.disk import FULL_DISK, write_text_whole, write_whole
+from rllib_om2p.disk import FULL_DISK, file_sha256, write_text_whole, write_whole
 
 
 def test_the_new_text_is_there_and_nothing_else(tmp_path):
@@ -62,3 +63,9 @@ def test_a_writer_that_fails_half_way_leaves_the_former_content(tmp_path):
         write_whole(file, fail)
     assert file.read_bytes() == b"former"
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_the_hash_is_of_the_whole_content(tmp_path):
+    file, content = tmp_path / "rows", bytes(range(256)) * 4097
+    file.write_bytes(content)
+    assert file_sha256(file) == hashlib.sha256(content).hexdigest()

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import fcntl
-import hashlib
 import json
 import os
 import resource
@@ -33,7 +32,7 @@ from rllib_om2p.data.audit import Audit, audit
 from rllib_om2p.data.reader import OfflineDataset
 from rllib_om2p.data.schema import CARD_NAME, DatasetSpec, Episode
 from rllib_om2p.data.writer import DatasetWriter
-from rllib_om2p.disk import write_text_whole
+from rllib_om2p.disk import file_sha256, write_text_whole
 from rllib_om2p.evaluation.figures import save_return_histogram
 from rllib_om2p.evaluation.provenance import describe_machine, provenance
 from tuned_configs import markers
@@ -195,10 +194,7 @@ def _write_sample(folder: Path, dataset: OfflineDataset) -> dict[str, Any]:
             if number == SAMPLE_EPISODES:
                 break
             writer.write_episode(_cut(episode, num_steps))
-    files = [
-        {"name": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
-        for file in sorted(folder.iterdir())
-    ]
+    files = [{"name": file.name, "sha256": file_sha256(file)} for file in sorted(folder.iterdir())]
     return {"of": dataset.fingerprint, "max_steps": num_steps, "files": files}
 
 

@@ -338,6 +338,7 @@ def _open_file(source: SourceFile) -> OpenFile:
 
 
 def _hash(file: pa.NativeFile) -> str:
+    # Not hashlib.file_digest: its small blocks would each be a request to an object store.
     digest = hashlib.sha256()
     file.seek(0)
     while block := file.read(1 << 22):

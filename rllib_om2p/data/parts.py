@@ -6,7 +6,6 @@ was synced to disk, and the journal is replaced atomically; what it does not nam
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -14,21 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rllib_om2p.disk import write_text_whole
+from rllib_om2p.disk import file_sha256, write_text_whole
 
 logger = logging.getLogger(__name__)
 
 JOURNAL_NAME = "journal.json"
-_BLOCK = 1 << 22
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, read block by block."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def save_journal(directory: Path, key: str, parts: Sequence[dict[str, Any]]) -> None:

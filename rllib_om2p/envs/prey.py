@@ -12,7 +12,6 @@ Axes: (worlds, features).
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import pickle
@@ -25,7 +24,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from rllib_om2p.disk import write_whole
+from rllib_om2p.disk import file_sha256, write_whole
 
 Array = NDArray[Any]
 
@@ -121,17 +120,14 @@ def load_prey(env: str, source: PreySource = None) -> PreyFn | None:
     file = own_prey_file(env) if source is None else Path(source)
     if not file.is_file():
         raise ValueError(f"There is no prey file {str(file)!r} for {env}.")
-    data = file.read_bytes()
     state, metadata = _read_own(file) if file.suffix == ".safetensors" else _read_published(file)
     _check_layout(env, file, {name: np.shape(value) for name, value in state.items()})
-    return PreyPolicy(
-        state, source=file.name, sha256=hashlib.sha256(data).hexdigest(), metadata=metadata
-    )
+    return PreyPolicy(state, source=file.name, sha256=file_sha256(file), metadata=metadata)
 
 
 def _load_cited(env: str, cited: Mapping[str, str]) -> PreyPolicy:
     own, sha256 = own_prey_file(env), cited["sha256"]
-    if "file" not in cited and _hash(own) != sha256:
+    if "file" not in cited and file_sha256(own) != sha256:
         raise ValueError(
             f"the data were made with the prey of {cited['source']} (sha256 {sha256[:12]}...), "
             "which is not part of this package; say where that file lies: --prey FILE, or "
@@ -175,12 +171,8 @@ def is_reference_prey(env: str, source: PreySource) -> bool:
         sha256 = source.get("sha256")
     else:
         file = Path(source)
-        sha256 = _hash(file) if file.is_file() else None
-    return sha256 in (_PUBLISHED_SHA256[env], _hash(own_prey_file(env)))
-
-
-def _hash(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+        sha256 = file_sha256(file) if file.is_file() else None
+    return sha256 in (_PUBLISHED_SHA256[env], file_sha256(own_prey_file(env)))
 
 
 def describe_prey(prey: PreyFn) -> dict[str, Any]:

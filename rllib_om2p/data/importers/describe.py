@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 from rllib_om2p.data.importers.known import KnownTask, find_quality, find_task
 from rllib_om2p.data.importers.options import ImportOptions
 from rllib_om2p.data.importers.recording import Progress
-from rllib_om2p.data.parts import file_sha256
 from rllib_om2p.data.schema import AgentSpec, DataError, DatasetSpec
+from rllib_om2p.disk import file_sha256
 from rllib_om2p.team_return import TeamReturn
 
 # More files than this are named by one hash over all of them.

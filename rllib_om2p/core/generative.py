@@ -16,7 +16,8 @@ from rllib_om2p.core.agent_groups import GroupBatch
 from rllib_om2p.core.critic_loss import normal_like
 from rllib_om2p.nets.agent_net import AgentNet
 from rllib_om2p.nets.field import FieldNet
-from rllib_om2p.ops.diffusion import LAST_TIME, diffuse, diffusion_action, noise_loss
+from rllib_om2p.ops.averages import mean_square
+from rllib_om2p.ops.diffusion import LAST_TIME, diffuse, diffusion_action
 from rllib_om2p.ops.flow_matching import euler_action, flow_matching_loss
 from rllib_om2p.ops.mean_flow import interpolate
 
@@ -85,7 +86,7 @@ class DiffusionModel:
         """Return each agent's loss, (G,)."""
         times = LAST_TIME * draws.times
         predicted = net(group.obs, diffuse(draws.noise, group.actions, times), times)
-        return noise_loss(predicted, draws.noise, group.alive)
+        return mean_square(predicted, draws.noise, group.alive)
 
     def sample(self, net: Any, obs: Tensor, noise: Tensor, *, clip: bool = True) -> Tensor:
         """Return actions (G, B, A) from noise x_0 of that shape, in the box if `clip`."""

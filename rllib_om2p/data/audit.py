@@ -21,7 +21,7 @@ from rllib_om2p.data.audit_pass import ActionAudit, Coverage, Endings, Gatherer,
 from rllib_om2p.data.audit_presence import Presence
 from rllib_om2p.data.reader import OfflineDataset
 from rllib_om2p.data.schema import DatasetSpec
-from rllib_om2p.data.statistics import DatasetStatistics
+from rllib_om2p.data.statistics import DatasetStatistics, plain
 from rllib_om2p.disk import write_text_whole
 
 __all__ = ["ActionAudit", "Audit", "Coverage", "Endings", "Histogram", "Presence", "audit"]
@@ -59,12 +59,6 @@ class Audit:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
-
-        def plain(value: Any) -> Any:
-            if isinstance(value, dict):
-                return {key: plain(item) for key, item in value.items()}
-            return value.tolist() if isinstance(value, np.ndarray) else value
-
         return {
             "fingerprint": self.fingerprint,
             "duplicate_episodes": self.duplicate_episodes,

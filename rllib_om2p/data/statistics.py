@@ -24,6 +24,13 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 FloatArray = npt.NDArray[np.float64]
 
 
+def plain(value: Any) -> Any:
+    """Return nested dictionaries of arrays as JSON takes them; floats keep all their digits."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return value.tolist() if isinstance(value, np.ndarray) else value
+
+
 @dataclass(frozen=True)
 class Summary:
     """Mean, standard deviation (population), extremes and quantiles of a sample."""
@@ -86,12 +93,6 @@ class DatasetStatistics:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types; floats keep all their digits."""
-
-        def plain(value: Any) -> Any:
-            if isinstance(value, dict):
-                return {key: plain(item) for key, item in value.items()}
-            return value.tolist() if isinstance(value, np.ndarray) else value
-
         return dict(plain(dataclasses.asdict(self)))
 
     @classmethod

@@ -1,8 +1,9 @@
-"""Variance-preserving diffusion as tensor maths: path, loss of the noise, deterministic sampler.
+"""Variance-preserving diffusion as tensor maths: path and deterministic sampler.
 
-Knows no network: a noise predictor `e(z, r)` is passed in, and so are noise and times. Time runs as
-everywhere here, from 0 (noise x_0) to 1 (the dataset action x_1); the papers' diffusion time is
-1 - r. z_r = alpha(r) x_1 + sigma(r) x_0 with alpha^2 + sigma^2 = 1 and
+Knows no network: a noise predictor `e(z, r)` is passed in, and so are noise and times. Its loss is
+the `averages.mean_square` of e(z_r, r) to x_0. Time runs as everywhere here, from 0 (noise x_0) to
+1 (the dataset action x_1); the papers' diffusion time is 1 - r. z_r = alpha(r) x_1 + sigma(r) x_0
+with alpha^2 + sigma^2 = 1 and
 
     log alpha^2 = -(BETA_MIN u + (BETA_MAX - BETA_MIN) u^2 / 2),  u = 1 - r.
 
@@ -21,7 +22,6 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from rllib_om2p.ops.averages import mean_square
 from rllib_om2p.ops.shapes import check_same, check_times
 
 NoiseFn = Callable[[Tensor, Tensor], Tensor]
@@ -54,17 +54,6 @@ def diffuse(noise: Tensor, actions: Tensor, r: Tensor) -> Tensor:
     check_times(noise, r=r)
     alpha, sigma = signal_and_noise(r)
     return alpha * actions + sigma * noise
-
-
-def noise_loss(predicted: Tensor, noise: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Return each agent's mean squared error of the predicted noise, (G, B, A) -> (G,).
-
-    Args:
-        predicted: The network's e(z_r, r), (G, B, A).
-        noise: x_0, (G, B, A).
-        weights: Of the transitions, (G, B), such as an agent's presence; equal if None.
-    """
-    return mean_square(predicted, noise, weights)
 
 
 def sampling_times(num_steps: int) -> list[float]:

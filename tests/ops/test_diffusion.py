@@ -11,7 +11,6 @@ from rllib_om2p.ops.diffusion import (
     LAST_TIME,
     diffuse,
     diffusion_action,
-    noise_loss,
     sampling_times,
     signal_and_noise,
 )
@@ -40,12 +39,6 @@ def test_path_starts_at_noise_and_ends_at_the_action() -> None:
     first, last = diffuse(noise, actions, r)[0, :, 0].tolist()
     assert first == pytest.approx(2.0, abs=0.01)
     assert last == -0.5
-
-
-def test_loss_by_hand() -> None:
-    predicted, noise = torch.tensor([[[1.0], [0.0]]]), torch.tensor([[[0.0], [2.0]]])
-    assert noise_loss(predicted, noise).tolist() == [2.5]
-    assert noise_loss(predicted, noise, torch.tensor([[0.0, 1.0]])).tolist() == [4.0]
 
 
 @pytest.mark.parametrize("num_steps", [1, 2, 15])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rllib_om2p.ops.averages import batch_mean
 from rllib_om2p.ops.discrete import choose, corners, one_hot, snap, value_of_choice
 
 
@@ -58,12 +57,3 @@ def test_value_of_choice_where_nothing_is_legal_has_no_slope() -> None:
 def test_mask_of_another_shape_is_refused() -> None:
     with pytest.raises(ValueError, match=r"action_mask must be \(2, 3\)"):
         choose(torch.zeros(2, 3), torch.ones(3))
-
-
-def test_batch_mean_counts_what_is_present_by_hand() -> None:
-    values = torch.tensor([[1.0, 2.0, 6.0], [5.0, 5.0, 5.0]])
-    assert batch_mean(values).tolist() == [3.0, 5.0]
-    weights = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
-    assert batch_mean(values, weights).tolist() == [3.5, 0.0]
-    with pytest.raises(ValueError, match="weights must be"):
-        batch_mean(values, torch.ones(3))

@@ -1,8 +1,8 @@
 """What most algorithms here are: an actor and an ensemble of critics for each agent.
 
 `ActorCriticConfig` holds their common settings, `ActorCritic` the stacked networks; the critics'
-loss is `critic_loss.py`'s. An algorithm brings its actor and its actor's loss. Axes are (group,
-batch, feature).
+loss is that of `critic_loss.py`, with the penalty of `conservative.py` if it has a weight. An
+algorithm brings its actor and its actor's loss. Axes are (group, batch, feature).
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from rllib_om2p.core.agent_groups import AgentGroup, RowLayout
 from rllib_om2p.core.conservative import ConservativeCriticLoss
 from rllib_om2p.core.critic_loss import Critic, CriticLoss
 from rllib_om2p.core.phases import Networks, Phase
-from rllib_om2p.nets.critics import CriticEnsemble, values_of_candidates
+from rllib_om2p.nets.critics import CriticEnsemble, values_of_choices
 from rllib_om2p.nets.sharing import SharedNet, without_sharing
 from rllib_om2p.ops.bellman import Aggregate
-from rllib_om2p.ops.discrete import corners, snap, value_of_choice
+from rllib_om2p.ops.discrete import snap, value_of_choice
 
 if TYPE_CHECKING:
     from typing import Self
@@ -137,7 +137,7 @@ class ActorCriticConfig(ActorConfig):
             gamma=self.gamma,
             aggregate=self.target_aggregate,
             critic=self.critic,
-            teams=tuple(team.agents for team in layout.teams),
+            teams=layout.team_agents,
         )
 
     def critic_phase(self, networks: ActorCritic, layout: RowLayout) -> Phase:
@@ -237,9 +237,8 @@ class ActorCritic(Networks):
         if not self.groups[group_index].is_discrete:
             values: Tensor = critic(obs, actions).mean(0)
             return values
-        every = corners(actions.shape[-1], like=actions).expand(*actions.shape, -1)
         with torch.no_grad():
-            values = values_of_candidates(critic, obs, every).mean(0)
+            values = values_of_choices(critic, obs, actions.shape[-1]).mean(0)
         return value_of_choice(values, actions, action_mask)
 
     def policy_stacks(self) -> Sequence[Mapping[str, nn.Module]]:

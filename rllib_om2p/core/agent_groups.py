@@ -186,6 +186,11 @@ class RowLayout:
         return tuple(agent for group in self.groups for agent in group.agents)
 
     @property
+    def team_agents(self) -> tuple[tuple[int, ...], ...]:
+        """Each team's agents, as positions in the concatenation of the groups."""
+        return tuple(team.agents for team in self.teams)
+
+    @property
     def num_agents(self) -> int:
         """The number of agents."""
         return len(self.agents)

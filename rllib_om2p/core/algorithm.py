@@ -7,13 +7,13 @@ place in ray/rllib.
 
 from __future__ import annotations
 
+import copy
 import logging
 import tempfile
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import ray
 from ray.rllib.algorithms.algorithm import Algorithm as RLlibAlgorithm
 from ray.rllib.callbacks.callbacks import RLlibCallback
@@ -39,12 +39,12 @@ from rllib_om2p.core.checkpoint import (
     write_whole,
 )
 from rllib_om2p.core.config import OfflineConfig, action_space, observation_space
-from rllib_om2p.core.environments import describe_spaces
+from rllib_om2p.core.env_runner import TEAM_RETURN_MEAN, teams_returns
+from rllib_om2p.core.environments import describe_spaces, scale_of
 from rllib_om2p.core.fqe import FQESettings, fqe_return
 from rllib_om2p.core.held_out import HeldOut
 from rllib_om2p.core.ranks import call_learners, require_resources
-from rllib_om2p.data.schema import team_rewards
-from rllib_om2p.evaluation.scores import References, normalised_score
+from rllib_om2p.evaluation.scores import normalised_score
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -53,7 +53,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-TEAM_RETURN_MEAN = "team_return_mean"
 FQE_RETURN = "fqe_return"
 FQE_RETURN_LOWER = "fqe_return_lower"
 NORMALIZED_SCORE = "normalized_score"
@@ -89,6 +88,11 @@ class Algorithm(RLlibAlgorithm):
             raise ValueError(
                 f"from_config expects a config of this package such as OM2PConfig, got "
                 f"{type(config).__name__}."
+            )
+        if not issubclass(config.algo_class, cls):
+            raise ValueError(
+                f"{cls.__name__}.from_config got the config of {config.algo_class.__name__}; use "
+                f"{config.algo_class.__name__}.from_config, or config.build_algo()."
             )
         algorithm = config.build_algo()
         assert isinstance(algorithm, Algorithm)
@@ -142,7 +146,9 @@ class Algorithm(RLlibAlgorithm):
         """Evaluate with RLlib's env runners; adds the team's return and its normalised score.
 
         RLlib's `episode_return_mean` is the sum over agents. `team_return_mean` follows the
-        dataset's convention, and `normalized_score` is 100 (return - random) / (expert - random).
+        dataset's convention, and `normalized_score` is 100 (return - random) / (expert - random);
+        it is left out in an environment, or with settings of it, to which the dataset's scale does
+        not belong.
 
         Raises:
             ValueError: The config asked for no evaluation, so that there are no env runners.
@@ -157,19 +163,12 @@ class Algorithm(RLlibAlgorithm):
         return results
 
     def _team_results(self, results: dict[str, Any]) -> dict[str, float]:
-        per_agent = results.get(ENV_RUNNER_RESULTS, {}).get("agent_episode_returns_mean")
-        if not per_agent:
-            return {}
-        spec = self.config.dataset_spec
-        returns = {a: np.array([per_agent[a]], np.float64) for a in spec.agent_ids}
-        score = team_rewards(spec, returns)
-        added = {TEAM_RETURN_MEAN: float(score[0])}
-        for team, members in (self.config.teams or {}).items():
-            own = float(team_rewards(spec, returns, members)[0])
-            added[f"{TEAM_RETURN_MEAN}/{team}"] = own
-        references = References.from_mapping(spec.references)
-        if references is not None:
-            added[NORMALIZED_SCORE] = float(normalised_score(score, references)[0])
+        added = teams_returns(results.get(ENV_RUNNER_RESULTS, {}))
+        played = self.evaluation_config
+        references = scale_of(self.config.dataset_spec, played.env, dict(played.env_config))
+        if added and references is not None:
+            score = normalised_score(added[TEAM_RETURN_MEAN], references)
+            added[NORMALIZED_SCORE] = float(score)
         return added
 
     @override(RLlibAlgorithm)
@@ -179,7 +178,8 @@ class Algorithm(RLlibAlgorithm):
         if self._held_out is None:
             _, held_out = self.offline_data.dataset.split(self.config.holdout_fraction)
             self._held_out = HeldOut.of(held_out)
-        modules = {agent: self.get_module(agent) for agent in self.config.dataset_spec.agent_ids}
+        agent_ids = self.config.dataset_spec.agent_ids
+        modules = {agent: self._current_module(agent) for agent in agent_ids}
         estimate = fqe_return(modules, self._held_out, FQESettings(**self.config.fqe))
         results = {FQE_RETURN: estimate.mean, FQE_RETURN_LOWER: estimate.lower}
         self._call_back("on_evaluate_offline_end", evaluation_metrics=results)
@@ -209,14 +209,21 @@ class Algorithm(RLlibAlgorithm):
         """Return an agent's RLModule with the learners' current weights.
 
         RLlib looks in the training env runners (algorithms/algorithm.py:2504), which an offline
-        algorithm has not. With a local learner this is the trained module itself; with remote
-        learners a fresh copy.
+        algorithm has not. With a local learner on the CPU this is the trained module itself; with
+        remote learners, or a GPU, a copy on the CPU.
 
         Args:
             module_id: The agent's id in the dataset; None returns None.
         """
-        if module_id not in self.config.policies:
+        if module_id is None or module_id not in self.config.policies:
             return None
+        module = self._current_module(module_id)
+        if next(module.parameters()).device.type != "cpu":
+            module = copy.deepcopy(module).cpu()
+        return module
+
+    def _current_module(self, module_id: str) -> RLModule:
+        """Return an agent's module with the current weights, on whatever device it is."""
         if self.learner_group.is_local:
             return self.learner_group._learner.module[module_id].unwrapped()
         spec = self.config.get_multi_rl_module_spec(inference_only=True)
@@ -225,6 +232,39 @@ class Algorithm(RLlibAlgorithm):
         state = self.learner_group.get_state(component)
         module.set_state(state[COMPONENT_LEARNER][COMPONENT_RL_MODULE][module_id])
         return module
+
+    @override(RLlibAlgorithm)
+    def set_weights(self, weights: dict[str, dict[str, Any]]) -> None:
+        """Set the agents' modules, as `get_weights` returns them.
+
+        RLlib's own needs training env runners (algorithms/algorithm.py:2815).
+        """
+        modules = {COMPONENT_LEARNER: {COMPONENT_RL_MODULE: weights}}
+        self.set_state({COMPONENT_LEARNER_GROUP: modules})
+
+    @override(RLlibAlgorithm)
+    def get_policy(self, policy_id: str = "default_policy") -> Any:
+        """Refuse: policies are of RLlib's old API stack, and so are the calls that ask for one."""
+        raise TypeError(
+            "there are no policies, and no compute_single_action(), on RLlib's new API stack; an "
+            "agent acts by get_module(AGENT).forward_inference({'obs': ...})['actions']."
+        )
+
+    @override(RLlibAlgorithm)
+    def add_module(self, module_id: str, *args: Any, **kwargs: Any) -> Any:
+        """Refuse: the dataset's agents are the modules."""
+        raise TypeError(
+            f"module {module_id!r} cannot be added: the modules are the dataset's agents, "
+            f"{list(self.config.dataset_spec.agent_ids)}."
+        )
+
+    @override(RLlibAlgorithm)
+    def remove_module(self, module_id: str, *args: Any, **kwargs: Any) -> Any:
+        """Refuse: the dataset's agents are the modules."""
+        raise TypeError(
+            f"module {module_id!r} cannot be removed: the modules are the dataset's agents, "
+            f"{list(self.config.dataset_spec.agent_ids)}."
+        )
 
     @property
     def num_updates(self) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import inspect
+import numbers
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,16 +21,20 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.policy.policy import PolicySpec
 from ray.rllib.policy.sample_batch import DEFAULT_POLICY_ID
 from ray.rllib.utils.annotations import override
+from ray.rllib.utils.serialization import NOT_SERIALIZABLE
 from ray.tune.search.sample import Categorical
 
 from rllib_om2p import envs
 from rllib_om2p.core.agent_groups import make_groups, make_teams
 from rllib_om2p.core.agent_order import InAgentOrder
+from rllib_om2p.core.env_runner import TeamEnvRunner
 from rllib_om2p.core.environments import dataset_settings, require_environment
 from rllib_om2p.core.fqe import FQESettings
 from rllib_om2p.core.learner import OfflineLearner
 from rllib_om2p.core.offline_data import OfflineMultiAgentData
+from rllib_om2p.core.refusals import refuse_unused
 from rllib_om2p.core.rl_module import ACTION_MASK, OBSERVATIONS
+from rllib_om2p.core.settings import own_settings
 from rllib_om2p.core.shared_noise import TeamNoise
 from rllib_om2p.data.reader import OfflineDataset
 from rllib_om2p.data.schema import AgentSpec, DatasetSpec
@@ -43,26 +48,15 @@ if TYPE_CHECKING:
 Precision = Literal["float32", "bfloat16"]
 OnCorrupt = Literal["raise", "skip"]
 
-# Settings of RLlib that nothing here reads: where they are set, the attribute, what holds instead.
-_UNUSED = (
-    ("training(minibatch_size=...)", "minibatch_size", "an update's batch is train_batch_size"),
-    ("training(num_epochs=...)", "num_epochs", "num_updates_per_iteration counts the updates"),
-    (
-        "training(shuffle_batch_per_epoch=...)",
-        "shuffle_batch_per_epoch",
-        "every batch is drawn at random",
-    ),
-    ("training(optimizer=...)", "optimizer", "Adam with lr trains every network"),
-    (
-        "training(grad_clip_by=...)",
-        "grad_clip_by",
-        "grad_clip is the largest norm of each agent's whole network, as in 'global_norm'",
-    ),
-    (
-        "rl_module(model_config=...)",
-        "_model_config",
-        "training() sets the networks, as in actor_hidden=(256, 256)",
-    ),
+
+# Of evaluation(): settings of RLlib's runners for logged episodes and of its estimators.
+_OF_OTHER_EVALUATIONS = (
+    "off_policy_estimation_methods",
+    "ope_split_batch_by_episode",
+    "offline_eval_runner_class",
+    "offline_loss_for_module_fn",
+    "offline_eval_batch_size_per_runner",
+    "dataset_num_iters_per_offline_eval_runner",
 )
 
 
@@ -83,6 +77,10 @@ def absolute(input_: Any) -> Any:
         choice.categories = absolute(input_.categories)
         return choice
     return input_
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def agent_is_module(agent_id: str, *args: Any, **kwargs: Any) -> str:
@@ -123,9 +121,11 @@ class OfflineConfig(AlgorithmConfig):
 
     Attributes:
         supports_discrete: Whether the algorithm's policies choose among discrete actions.
+        divergence_remedy: What to say of a loss that diverges: settings that help, as a clause.
     """
 
     supports_discrete = False
+    divergence_remedy = "Lower lr or set grad_clip"
 
     def __init__(self, algo_class: type | None = None) -> None:
         """Set the defaults that all algorithms share."""
@@ -133,6 +133,7 @@ class OfflineConfig(AlgorithmConfig):
         self._is_online = False
         self.framework_str = "torch"
         self.offline_data_class = OfflineMultiAgentData
+        self.env_runner_cls = TeamEnvRunner
         self.input_ = ""
         self.explore = False
         # Modules act in the environment's own units; RLlib has nothing left to scale.
@@ -309,6 +310,13 @@ class OfflineConfig(AlgorithmConfig):
         Raises:
             ValueError: A type or runners of RLlib's single-agent offline evaluation.
         """
+        for name, value in kwargs.items():
+            if name in _OF_OTHER_EVALUATIONS and value not in (None, NotProvided, {}):
+                raise ValueError(
+                    f"evaluation({name}=...) belongs to RLlib's evaluation on single-agent "
+                    "episodes, which is not used here; remove it. offline_evaluation_interval fits "
+                    "critics on held-out episodes."
+                )
         if offline_evaluation_type not in (NotProvided, "fqe"):
             raise ValueError(
                 f"offline_evaluation_type must be 'fqe', got {offline_evaluation_type!r}; RLlib's "
@@ -320,7 +328,7 @@ class OfflineConfig(AlgorithmConfig):
                 f"own process; got {num_offline_eval_runners}."
             )
         super().evaluation(**kwargs)
-        self._assign(fqe=fqe)
+        self._assign(fqe={} if fqe is None else fqe)
         return self
 
     @property
@@ -346,31 +354,31 @@ class OfflineConfig(AlgorithmConfig):
         Raises:
             ValueError: A setting has no meaning; the text says which and what to do.
         """
+        if self.in_evaluation and self.input_ == "sampler":
+            raise ValueError(
+                'evaluation_config={"input": "sampler"} is not needed: evaluation plays in the '
+                "environment anyway. Remove it."
+            )
         if not self.input_ or self.input_ == "sampler":
             raise ValueError(
                 "no dataset: set .offline_data(input_=...) to a path or URI of recorded episodes "
                 "(`rllib-om2p make-dataset mpe/simple_spread medium --out DIR` makes one)."
             )
+        if not self._is_frozen:
+            self.input_ = absolute(self.input_)  # as offline_data does; a dict may have set it
         if not isinstance(self.input_, (str, os.PathLike, list, tuple)):
             raise ValueError(
                 f"input_ must be a path or a list of paths, got {self.input_!r}; only tune.Tuner "
                 "draws from a search."
             )
-        self._check_unused()
-        self._check_positive(
-            "num_updates_per_iteration", "train_batch_size", "table_draws_per_transition"
-        )
+        refuse_unused(self)
+        self._check_numbers()
+        self._check_positive("num_updates_per_iteration", "table_draws_per_transition")
         self._check_rates()
         self._check_one_of("precision", ("float32", "bfloat16"))
         self._check_one_of("on_corrupt", ("raise", "skip"))
         self._check_offline_evaluation()
-        if self._train_batch_size_per_learner is None and self.train_batch_size % max(
-            1, self.num_learners
-        ):
-            raise ValueError(
-                f"train_batch_size={self.train_batch_size} does not divide by num_learners="
-                f"{self.num_learners}."
-            )
+        self._check_batch_size()
         if not self._is_frozen:
             self._check_policies()
             self._fill_from_dataset()
@@ -397,6 +405,12 @@ class OfflineConfig(AlgorithmConfig):
         pipeline.append(TeamNoise())
         return pipeline
 
+    @property
+    @override(AlgorithmConfig)
+    def _model_config_auto_includes(self) -> dict[str, Any]:
+        # What RLlib gives to module specs of the user's own that say nothing of their networks.
+        return dict(self.get_default_rl_module_spec().model_config)
+
     @override(AlgorithmConfig)
     def get_default_learner_class(self) -> type[OfflineLearner]:
         """Return the one learner of all algorithms."""
@@ -414,12 +428,34 @@ class OfflineConfig(AlgorithmConfig):
 
     def _check_not_negative(self, *names: str) -> None:
         for name in names:
-            if getattr(self, name) < 0:
+            if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}.")
 
     def _check_one_of(self, name: str, allowed: Sequence[str]) -> None:
         if getattr(self, name) not in allowed:
             raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}.")
+
+    def _check_numbers(self) -> None:
+        """Check that what is a number by default is one still, and whole ones are whole."""
+        default = type(self)()
+        for name in own_settings(self) + ["lr", "gamma"]:
+            usual, value = getattr(default, name, None), getattr(self, name, None)
+            if usual is not None and value is None:
+                raise ValueError(f"{name} must not be None; the default is {usual!r}.")
+            if type(usual) is int and not _is_whole(value):
+                raise ValueError(f"{name} must be a whole number, got {value!r}.")
+
+    def _check_batch_size(self) -> None:
+        own, of_all = self._train_batch_size_per_learner, self.train_batch_size
+        name, size = "train_batch_size_per_learner", own
+        if own is None:
+            name, size = "train_batch_size", of_all
+        if not _is_whole(size) or size < 1:
+            raise ValueError(f"{name} must be a positive whole number, got {size!r}.")
+        if own is None and of_all % max(1, self.num_learners):
+            raise ValueError(
+                f"train_batch_size={of_all} does not divide by num_learners={self.num_learners}."
+            )
 
     def _check_rates(self) -> None:
         if not 0 <= self.gamma <= 1:
@@ -437,15 +473,14 @@ class OfflineConfig(AlgorithmConfig):
         if not all(rate >= 0 for rate in rates):
             raise ValueError(f"lr must be at least 0, in a schedule everywhere, got {self.lr}.")
 
-    def _check_unused(self) -> None:
-        default = AlgorithmConfig()
-        for call, name, instead in _UNUSED:
-            if getattr(self, name) != getattr(default, name):
-                raise ValueError(f"{call} has no effect here: {instead}. Remove it.")
-
     def _check_policies(self) -> None:
         agent_ids = self.dataset_spec.agent_ids
         mapping, trained = self.policy_mapping_fn, self.policies_to_train
+        # What serialize() makes of functions.
+        if mapping == NOT_SERIALIZABLE:
+            mapping = agent_is_module
+        if trained == NOT_SERIALIZABLE:
+            trained = None
         # Otherwise they are those of _fill_from_dataset.
         if mapping is not agent_is_module:
             is_own = mapping is not AlgorithmConfig.DEFAULT_POLICY_MAPPING_FN

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rllib_om2p.core.agent_groups import GroupBatch, JointBatch
 from rllib_om2p.core.critic_loss import CriticLoss, of_present
-from rllib_om2p.nets.critics import values_of_candidates
+from rllib_om2p.nets.critics import values_of_candidates, values_of_choices
 from rllib_om2p.ops.averages import batch_mean
 from rllib_om2p.ops.conservative import (
     Proposal,
@@ -25,7 +25,6 @@ from rllib_om2p.ops.conservative import (
     penalty_of_choices,
     uniform_proposal,
 )
-from rllib_om2p.ops.discrete import corners
 
 NUM_PROPOSALS = 3
 
@@ -83,7 +82,7 @@ class ConservativeCriticLoss:
         losses, metrics = self.temporal(batch, draws.temporal)
         parts = zip(batch.groups, draws.temporal, draws.uniforms, strict=True)
         penalties = torch.cat([self._penalty(index, *part) for index, part in enumerate(parts)])
-        added = penalties if losses.ndim else penalties.sum()
+        added = penalties.sum() if self.temporal.critic == "vdn" else penalties
         return losses + self.weight * added, {**metrics, "penalty": penalties.detach()}
 
     def _is_discrete(self, index: int) -> bool:
@@ -96,8 +95,7 @@ class ConservativeCriticLoss:
         critic = self.temporal.networks.critics[index]
         q_data = critic(group.obs, group.actions)
         if uniforms is None:
-            every = corners(group.actions.shape[-1], like=group.actions)
-            values = values_of_candidates(critic, group.obs, every.expand(*group.actions.shape, -1))
+            values = values_of_choices(critic, group.obs, group.actions.shape[-1])
             penalty = penalty_of_choices(values, q_data, group.action_mask)
         else:
             candidates = self._candidates(index, group, noise, uniforms)

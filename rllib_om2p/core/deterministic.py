@@ -1,8 +1,7 @@
 """What algorithms on TD3 share: deterministic actors with targets, and twin critics.
 
 `DeterministicConfig` holds the settings, `DeterministicActorCritic` the networks. An algorithm
-brings its actor's loss, and its critic's if temporal differences are not all of it. Axes are
-(group, batch, feature).
+brings its actor's loss. Axes are (group, batch, feature).
 
 Source: TD3 (arXiv 1802.09477).
 """
@@ -117,6 +116,8 @@ class DeterministicConfig(ActorCriticConfig):
 class ConservativeConfig(DeterministicConfig):
     """Settings of algorithms that are nothing without conservative critics: MA-CQL and OMAR."""
 
+    divergence_remedy = "Raise alpha, lower lr or set grad_clip"
+
     def __init__(self, algo_class: type | None = None) -> None:
         """Set the penalty's weight to 1, from the middle of OMAR's."""
         super().__init__(algo_class=algo_class)
@@ -124,13 +125,18 @@ class ConservativeConfig(DeterministicConfig):
 
     @override(DeterministicConfig)
     def training(self, *, alpha: float | None = NotProvided, **kwargs: Any) -> Self:
-        """Set what conservative critics need.
+        """Set what algorithms with conservative critics share.
 
         Args:
             alpha: The papers' name of `conservative_weight`, which is 1 by default here (OMAR has
                 0.5 to 5 by data set, for raw rewards).
             **kwargs: See `DeterministicConfig.training`.
+
+        Raises:
+            ValueError: The weight is given by both of its names.
         """
+        if NotProvided not in (alpha, kwargs.get("conservative_weight", NotProvided)):
+            raise ValueError("alpha and conservative_weight are one setting; give one of them.")
         super().training(**kwargs)
         self._assign(alpha=alpha)
         return self
@@ -146,13 +152,14 @@ class ConservativeConfig(DeterministicConfig):
 
     @override(DeterministicConfig)
     def validate(self) -> None:
-        """Check the settings of the penalty.
+        """Check that there is a penalty.
 
         Raises:
             ValueError: A setting has no meaning; the text says which and what to do.
         """
         super().validate()
-        self._check_positive("conservative_weight")
+        if not self.alpha > 0:
+            raise ValueError(f"alpha (conservative_weight) must be positive, got {self.alpha}.")
 
 
 class DeterministicActorCritic(ActorCritic):

@@ -13,6 +13,8 @@ from rllib_om2p import envs
 from rllib_om2p.core.rl_module import ACTION_MASK, OBSERVATIONS
 from rllib_om2p.data.schema import DatasetSpec
 from rllib_om2p.envs.prey import load_prey
+from rllib_om2p.envs.registry import FIRST_SEED
+from rllib_om2p.evaluation.scores import References
 
 
 def require_environment(name: str) -> None:
@@ -57,6 +59,27 @@ def dataset_settings(
         # Here, since RLlib would answer with an error of its own.
         load_prey(spec.env, settings["prey"])
     return settings
+
+
+def scale_of(spec: DatasetSpec, env: str | None, settings: Mapping[str, Any]) -> References | None:
+    """Return the scale of normalised scores of a dataset's team, None where it is not that.
+
+    It belongs to the dataset's environment, and of other settings than the dataset's to those that
+    leave the scale as it is, as far as the environment is known.
+
+    Args:
+        spec: Of the dataset.
+        env: The environment that is played.
+        settings: Of that environment.
+    """
+    if env != spec.env:
+        return None
+    played = {name: value for name, value in settings.items() if name != FIRST_SEED}
+    if played != dict(spec.env_kwargs) and (
+        env not in envs.names() or not envs.info(env, **played).references
+    ):
+        return None
+    return References.from_mapping(spec.references)
 
 
 def describe_spaces(obs_space: Any, action_space: Any) -> str:

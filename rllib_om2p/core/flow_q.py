@@ -45,6 +45,7 @@ class FlowQConfig(ActorCriticConfig):
     """
 
     supports_discrete = True
+    divergence_remedy = "Raise alpha, lower lr or set grad_clip"
     shares_parameters = False
 
     def __init__(self, algo_class: type | None = None) -> None:
@@ -118,7 +119,7 @@ class FlowQConfig(ActorCriticConfig):
             alpha=self.alpha,
             normalize_q=self.normalize_q,
             critic=self.critic,
-            teams=tuple(team.agents for team in layout.teams),
+            teams=layout.team_agents,
         )
         trained = [*networks.flows, *networks.actors]
         return [

@@ -17,7 +17,6 @@ from rllib_om2p.core.phases import Phase
 TEAM = "team"
 # A mean loss beyond it is finite, and no policy comes of it.
 RUNAWAY = 1e12
-_REMEDY = "Lower the weight of the value (eta; omega for VGM2P) or lr, set grad_clip"
 
 
 class Divergence(NamedTuple):
@@ -40,11 +39,13 @@ class History:
     Args:
         phases: In the order in which they run.
         agent_ids: In the order of the groups; the axis of all per-agent tensors.
+        remedy: What helps against a loss that diverges, as a clause.
     """
 
-    def __init__(self, phases: Sequence[Phase], agent_ids: Sequence[str]) -> None:
+    def __init__(self, phases: Sequence[Phase], agent_ids: Sequence[str], remedy: str) -> None:
         self._phases = tuple(phases)
         self._agent_ids = tuple(agent_ids)
+        self._remedy = remedy
         self._losses: dict[str, list[Tensor]] = {phase.name: [] for phase in phases}
         self._metrics: dict[str, list[dict[str, Tensor]]] = {phase.name: [] for phase in phases}
 
@@ -80,7 +81,7 @@ class History:
             f"the {phase_name} loss of {_whose(agent_id)} became non-finite at update {update}. "
             "Training has stopped and these weights will not be saved; the last checkpoint is "
             "intact. "
-            f"{_REMEDY}, or check the dataset with `rllib-om2p audit`.",
+            f"{self._remedy}, or check the dataset with `rllib-om2p audit`.",
         )
 
     def means(self) -> Iterator[tuple[str | None, str, float]]:
@@ -98,18 +99,19 @@ class History:
                     yield name, key, mean
 
 
-def runaway(agent_id: str | None, name: str, mean: float) -> str | None:
+def runaway(agent_id: str | None, name: str, mean: float, remedy: str) -> str | None:
     """Return what to say of a mean that is finite but beyond reason; None if it is not.
 
     Args:
         agent_id: None for the team.
         name: Of the number; only losses count.
         mean: As `History.means` has it.
+        remedy: As `History` has it.
     """
     if not name.endswith("_loss") or abs(mean) <= RUNAWAY:
         return None
     whose = _whose(TEAM if agent_id is None else agent_id)
-    return f"the {name.removesuffix('_loss')} loss of {whose} has grown to {mean:.0e}. {_REMEDY}."
+    return f"the {name.removesuffix('_loss')} loss of {whose} has grown to {mean:.0e}. {remedy}."
 
 
 def _whose(agent_id: str) -> str:

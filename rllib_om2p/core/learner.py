@@ -229,12 +229,11 @@ class OfflineLearner(TorchLearner):
         return float(self.config.learning_rate_at(self._num_updates))
 
     @override(TorchLearner)
-    def update(self, *, num_updates: int, **kwargs: Any) -> dict[str, Any]:
+    def update(self, *, num_updates: int) -> dict[str, Any]:
         """Run `num_updates` updates and return the reduced metrics.
 
         Args:
             num_updates: Gradient updates of every phase (of those that are due).
-            **kwargs: Ignored; RLlib passes settings of its own data path.
 
         Raises:
             DivergenceError: A loss was not finite in one of the updates.
@@ -243,7 +242,7 @@ class OfflineLearner(TorchLearner):
         if self._diverged:
             raise DivergenceError(self._diverged.message)
         start, first_update = time.perf_counter(), self._num_updates
-        history = History(self._phases, self._agent_ids)
+        history = History(self._phases, self._agent_ids, self.config.divergence_remedy)
         run = self._recorded or self._phase_update
         for _ in range(num_updates):
             self._phase_update.set_learning_rate(self._learning_rate)
@@ -273,8 +272,8 @@ class OfflineLearner(TorchLearner):
     def _log(self, history: History, num_updates: int, seconds: float) -> None:
         for agent_id, key, mean in history.means():
             self.metrics.log_value((agent_id or ALL_MODULES, key), mean, window=1)
-            found = None if self._warned else runaway(agent_id, key, mean)
-            if found:
+            found = runaway(agent_id, key, mean, self.config.divergence_remedy)
+            if found and not self._warned:
                 self._warned = True
                 logger.warning("training diverges: %s", found)
         steps = num_updates * self._batch_size
@@ -287,6 +286,7 @@ class OfflineLearner(TorchLearner):
             (ALL_MODULES, UPDATES_PER_SECOND), num_updates / seconds, reduce="min", window=1
         )
         self.metrics.log_value((ALL_MODULES, "learning_rate"), self._learning_rate, window=1)
+        self.metrics.log_value((ALL_MODULES, "seed"), self._seed, reduce="max", window=1)
         if self.config.on_corrupt == "skip":
             num_skipped = sum(state["num_skipped"] for state in self._rank_states)
             self.metrics.log_value((ALL_MODULES, NUM_SKIPPED), num_skipped, reduce="max", window=1)
@@ -322,8 +322,11 @@ class OfflineLearner(TorchLearner):
             require_dataset(self._dataset, training, self.config.input_)
         # RLlib skips weights that are not newer than its own (core/learner/learner.py:1302): going
         # back to an earlier checkpoint would silently keep the later weights.
+        before: int = self._weights_seq_no  # type: ignore[has-type]
         self._weights_seq_no = -1
         super().set_state(state)
+        if self._weights_seq_no < 0:  # The state says no number: env runners must see a new one.
+            self._weights_seq_no = before + 1
         self._set_constants()
         if training is None:
             return

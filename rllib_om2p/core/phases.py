@@ -36,7 +36,8 @@ class Phase:
     Attributes:
         name: Appears in metrics, error messages and checkpoints.
         trained: The stacks that the loss trains; gradients flow through others, but change none.
-        draw: `(batch, generator) -> draws`, a tuple of tensors with all the loss's randomness.
+        draw: `(batch, generator) -> draws`, all the loss's randomness: tensors, and None for what
+            there is none of, in tuples that may hold tuples.
         loss: `(batch, draws) -> (losses, metrics)`. The losses are one per agent, (N,) in the order
             of the groups, or one for the team, (); their sum is minimised. Metrics are tensors of
             the same two shapes.

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from ray.rllib.core.rl_module.rl_module import RLModule
 from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
+from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
 
 from rllib_om2p import envs
 from rllib_om2p.core.acting import JointPolicy, load_config, load_modules
@@ -148,7 +149,7 @@ def play_checkpoint(
     finally:
         runner.stop()
     returns = {
-        agent_id: np.array([e.agent_episodes[agent_id].get_return() for e in episodes], np.float64)
+        agent_id: np.array([_return_of(e, agent_id) for e in episodes], np.float64)
         for agent_id in spec.agent_ids
     }
     # Of another environment the dataset knows no scale.
@@ -234,6 +235,12 @@ def _sample(runner: MultiAgentEnvRunner, name: str, count: int, seed: int) -> li
     # RLlib seeds the first reset of a call only (env/multi_agent_env_runner.py:612, 2.60.0).
     runner._seed = seed
     return list(runner.sample(num_episodes=1, explore=False))
+
+
+def _return_of(episode: MultiAgentEpisode, agent_id: str) -> float:
+    """Return what an agent earned in an episode; nothing where it never came."""
+    own = episode.agent_episodes.get(agent_id)
+    return 0.0 if own is None else float(own.get_return())
 
 
 def _check_agents(spec: DatasetSpec, name: str, runner: MultiAgentEnvRunner) -> None:

@@ -8,10 +8,13 @@ from __future__ import annotations
 import ast
 import difflib
 import inspect
+import itertools
 import numbers
 from collections.abc import Mapping, Sequence
 from types import NoneType, SimpleNamespace, UnionType
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 if TYPE_CHECKING:
     from rllib_om2p.core.config import OfflineConfig
@@ -65,6 +68,16 @@ def setting_methods(
     return {name: method for name, method in homes.items() if name not in _NO_SETTINGS}
 
 
+def own_settings(config: OfflineConfig) -> list[str]:
+    """Return the names of the hyperparameters that are not RLlib's."""
+    names: dict[str, None] = {}
+    for cls in itertools.takewhile(lambda cls: cls is not AlgorithmConfig, type(config).__mro__):
+        for method in HYPERPARAMETERS:
+            if method in vars(cls):
+                names |= dict.fromkeys(inspect.signature(vars(cls)[method]).parameters)
+    return [name for name in names if name not in _NO_SETTINGS]
+
+
 def apply_settings(config: OfflineConfig, settings: Mapping[str, Any]) -> None:
     """Give each setting to the method of the config that knows it.
 
@@ -84,12 +97,18 @@ def apply_settings(config: OfflineConfig, settings: Mapping[str, Any]) -> None:
 
 def _check_kind(config: OfflineConfig, method: str, name: str, value: Any) -> None:
     hint = _hint(config, method, name)
-    default = vars(type(config)()).get(name)
+    default = _default(config, name)
     # Every hint allows None, as RLlib's do; it has a meaning where it is the default.
     if not _is_kind(value, hint) or (value is None and default is not None):
         raise ValueError(
             f"{name} must be {_in_words(hint)}, got {value!r}; the default is {default!r}."
         )
+
+
+def _default(config: OfflineConfig, name: str) -> Any:
+    fresh = type(config)()
+    # RLlib's own properties compute what other settings say; ours are other names of settings.
+    return vars(fresh).get(name) if hasattr(AlgorithmConfig, name) else getattr(fresh, name, None)
 
 
 def _hint(config: OfflineConfig, method: str, name: str) -> Any:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rllib_om2p.nets.mlp import StackedMLP
+from rllib_om2p.ops.discrete import corners
 from rllib_om2p.ops.shapes import check_stacked
 
 if TYPE_CHECKING:
@@ -79,3 +80,17 @@ def values_of_candidates(
     wide = obs.repeat_interleave(num_candidates, dim=1)
     values = critic(wide, candidates.flatten(1, 2))
     return values.view(*values.shape[:2], -1, num_candidates)
+
+
+def values_of_choices(
+    critic: Callable[[Tensor, Tensor], Tensor], obs: Tensor, num_actions: int
+) -> Tensor:
+    """Return the values of all discrete actions at each observation, (K, G, B, num_actions).
+
+    Args:
+        critic: See `values_of_candidates`.
+        obs: Normalised observations, (G, B, O).
+        num_actions: How many there are.
+    """
+    every = corners(num_actions, like=obs)
+    return values_of_candidates(critic, obs, every.expand(*obs.shape[:2], *every.shape))

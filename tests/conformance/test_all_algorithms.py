@@ -163,16 +163,18 @@ SETTINGS: dict[str | None, dict[str, Any]] = {
     None: {},
     "own": {"critic": "own"},
     "vdn": {"critic": "vdn"},
-    "conservative": {"critic": "vdn", "conservative_weight": 1.0},
+    "own-conservative": {"critic": "own", "conservative_weight": 1.0},
+    "vdn-conservative": {"critic": "vdn", "conservative_weight": 1.0},
 }
 
 
 def critics_of(name: str) -> list[str | None]:
     if not hasattr(ALGORITHMS[name][1](), "critic"):
         return [None]
-    return [
-        critic for critic in SETTINGS if critic and (name, critic) != ("MASfBC", "conservative")
-    ]
+    # Critics that are conservative by default, cannot be, or cannot be with the mean of values.
+    without = {"MACQL": "conservative", "OMAR": "conservative", "MASfBC": "conservative"}
+    left_out = without.get(name, "vdn-conservative" if name == "MACFlow" else "none")
+    return [critic for critic in SETTINGS if critic and left_out not in critic]
 
 
 CRITICS = [(name, critic) for name in NAMES for critic in critics_of(name)]

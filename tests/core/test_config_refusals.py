@@ -5,11 +5,17 @@ from __future__ import annotations
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 from ray import tune
+from ray.rllib.core.learner.torch.torch_learner import TorchLearner
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
 from ray.tune.search.variant_generator import generate_variants
+from torch.optim.lr_scheduler import ConstantLR
 
 from rllib_om2p import OM2P, OM2PConfig
+from rllib_om2p.algorithms.om2p import OM2PModule
 from tests.small_data import write_random
 
 AGENTS = ["walker", "arm_10", "arm_2"]
@@ -76,6 +82,32 @@ def test_the_datasets_environment_has_its_settings_unless_others_are_given(
         ("training", {"grad_clip_by": "value"}, "grad_clip_by=.*whole network"),
         ("training", {"grad_clip_by": "norm"}, "grad_clip_by=.*whole network"),
         ("rl_module", {"model_config": {"actor_hidden": (8,)}}, "model_config=.*actor_hidden"),
+        ("training", {"model": {"fcnet_hiddens": [64]}}, r"training\(model=.*actor_hidden"),
+        ("training", {"learner_connector": lambda *_: None}, "learner_connector="),
+        ("learners", {"num_aggregator_actors_per_learner": 1}, "num_aggregator_actors"),
+        ("env_runners", {"num_env_runners": 4}, "evaluation_num_env_runners"),
+        ("env_runners", {"env_runner_cls": MultiAgentEnvRunner}, "derive from .*TeamEnvRunner"),
+        ("learners", {"learner_class": TorchLearner}, "derive from .*OfflineLearner"),
+        ("environment", {"normalize_actions": True}, "normalize_actions=True .*environment's unit"),
+        ("reporting", {"min_sample_timesteps_per_iteration": 1}, "min_train_timesteps_per_"),
+        ("reporting", {"log_gradients": True}, "log_gradients="),
+        ("framework", {"torch_skip_nan_gradients": True}, "torch_skip_nan_gradients="),
+        ("framework", {"torch_compile_learner": True}, r"training\(torch_compile=True\)"),
+        ("framework", {"torch_ddp_kwargs": {"static_graph": True}}, "torch_ddp_kwargs="),
+        ("framework", {"framework": "jax"}, "there is torch"),
+        (
+            "api_stack",
+            {"enable_rl_module_and_learner": False, "enable_env_runner_and_connector_v2": False},
+            "new API stack",
+        ),
+        ("experimental", {"_torch_lr_scheduler_classes": [ConstantLR]}, "lr takes a schedule"),
+        ("experimental", {"_torch_grad_scaler_class": dict}, "no scaler"),
+        ("multi_agent", {"count_steps_by": "agent_steps"}, "joint transitions"),
+        (
+            "multi_agent",
+            {"algorithm_config_overrides_per_module": {"walker": OM2PConfig.overrides(lr=0.0)}},
+            "train with the same settings",
+        ),
         ("multi_agent", {"policies_to_train": ["walker"]}, r"policies_to_train=.*\['walker'\]"),
         ("multi_agent", {"policies_to_train": lambda agent, _: agent == "arm_2"}, r"\['arm_2'\]"),
         ("multi_agent", {"policies": {"shared"}}, r"policies=.*'walker'.*\['shared'\]"),
@@ -104,6 +136,16 @@ def test_settings_without_effect_are_refused(dataset, method, settings, message)
         ("training", {"grad_clip": -2.0}, "grad_clip must be positive, or None.*got -2"),
         ("training", {"grad_clip": 0.0}, "grad_clip must be positive"),
         ("offline_data", {"table_draws_per_transition": -1.0}, "must be positive, got -1"),
+        ("training", {"eta": float("nan")}, "eta and bc_weight must be at least 0"),
+        ("training", {"conservative_weight": float("nan")}, "at least 0, got nan"),
+        ("training", {"tau": None}, r"tau must not be None; the default is 0\.005"),
+        ("training", {"lr": None}, "lr must not be None"),
+        ("training", {"num_critics": 2.0}, r"num_critics must be a whole number, got 2\.0"),
+        ("training", {"num_updates_per_iteration": 1e3}, "must be a whole number, got 1000"),
+        ("training", {"train_batch_size": 10.5}, "train_batch_size must be a positive whole"),
+        ("training", {"train_batch_size": None}, "train_batch_size must be a positive whole"),
+        ("training", {"train_batch_size_per_learner": 0}, "per_learner must be a positive whole"),
+        ("training", {"train_batch_size_per_learner": -5}, "got -5"),
     ],
 )
 def test_numbers_without_meaning_are_refused(dataset, method, settings, message):
@@ -119,6 +161,8 @@ def test_numbers_without_meaning_are_refused(dataset, method, settings, message)
         {"gamma": 0.0, "tau": 1.0, "lr": 0.0, "grad_clip": None},
         {"gamma": 1, "tau": 1, "lr": 0, "grad_clip": 1},
         {"lr": [[0, 1e-3], [10, 0.0]]},
+        {"train_batch_size": None, "train_batch_size_per_learner": 32},
+        {"num_critics": np.int64(3), "eta": 1},
     ],
 )
 def test_numbers_at_the_ends_of_their_ranges_are_accepted(dataset, settings):
@@ -145,8 +189,50 @@ def test_a_validated_config_and_its_copies_are_valid(dataset, tmp_path):
     config.get_evaluation_config_object().validate()
     OM2PConfig.from_dict(config.to_dict()).validate()
     OM2PConfig().update_from_dict(pickle.loads(pickle.dumps(config.get_state()))).validate()
+    OM2PConfig.from_dict(config.serialize()).validate()
     OM2P.default_resource_request(make_config(dataset))
     OM2P.default_resource_request(config.to_dict())
     other = write_random(tmp_path / "other", (("runner", 4, 2), ("jumper", 4, 2)))
     config.offline_data(input_=str(other)).validate()
     assert set(config.policies) == {"runner", "jumper"}
+
+
+@pytest.mark.parametrize("given", [("a", "b"), Path("a")])
+def test_an_input_that_a_dict_brought_is_made_absolute_too(dataset, given, monkeypatch):
+    folder = Path(dataset)
+    monkeypatch.chdir(folder.parent)
+    inputs = [folder.name] if isinstance(given, tuple) else Path(folder.name)
+    config = make_config(dataset)
+    config.update_from_dict({"input": tuple(inputs) if isinstance(given, tuple) else inputs})
+    config.validate()
+    assert config.input_ == ([dataset] if isinstance(given, tuple) else dataset)
+
+
+def test_rllibs_idiom_for_evaluating_offline_algorithms_is_answered(dataset):
+    config = make_config(dataset).evaluation(
+        evaluation_interval=1, evaluation_config={"input": "sampler"}
+    )
+    with pytest.raises(ValueError, match="not needed: evaluation plays"):
+        config.get_evaluation_config_object().validate()
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"off_policy_estimation_methods": {"is": {"type": "ImportanceSampling"}}},
+        {"offline_eval_batch_size_per_runner": 32},
+        {"offline_loss_for_module_fn": len},
+    ],
+)
+def test_rllibs_evaluation_on_single_agent_episodes_is_refused(setting):
+    with pytest.raises(ValueError, match=f"{next(iter(setting))}=.*single-agent"):
+        OM2PConfig().evaluation(**setting)
+
+
+def test_a_module_spec_of_the_users_own_gets_the_networks_of_training(dataset):
+    config = make_config(dataset).training(actor_hidden=(8, 8))
+    config.rl_module(rl_module_spec=RLModuleSpec(module_class=OM2PModule))
+    config.validate()
+    spec = config.get_multi_rl_module_spec()
+    assert {s.model_config["actor_hidden"] for s in spec.rl_module_specs.values()} == {(8, 8)}
+    assert set(spec.build().keys()) == set(AGENTS)

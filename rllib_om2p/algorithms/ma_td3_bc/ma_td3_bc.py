@@ -38,6 +38,8 @@ class MATD3BCConfig(DeterministicConfig):
         ```
     """
 
+    divergence_remedy = "Lower alpha or lr, set grad_clip"
+
     def __init__(self, algo_class: type | None = None) -> None:
         """Set the paper's defaults (TD3+BC table 3)."""
         super().__init__(algo_class=algo_class or MATD3BC)
@@ -73,8 +75,9 @@ class MATD3BCConfig(DeterministicConfig):
     def build_phases(self, networks: Networks, layout: RowLayout) -> list[Phase]:
         """Return the critics' phase and then the actors'."""
         assert isinstance(networks, DeterministicActorCritic)
-        teams = tuple(team.agents for team in layout.teams)
-        loss = ActorLoss(networks=networks, alpha=self.alpha, critic=self.critic, teams=teams)
+        loss = ActorLoss(
+            networks=networks, alpha=self.alpha, critic=self.critic, teams=layout.team_agents
+        )
         return [self.critic_phase(networks, layout), self.actor_phase(networks, loss)]
 
 

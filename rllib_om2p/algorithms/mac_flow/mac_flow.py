@@ -72,6 +72,11 @@ class MACFlowConfig(FlowQConfig):
         """
         super().validate()
         self._check_one_of("mixer", tuple(MIXERS))
+        if self.conservative_weight > 0 and (self.critic, self.mixer) == ("vdn", "mean"):
+            raise ValueError(
+                f"conservative_weight={self.conservative_weight} weighs agents' values against "
+                'their sum, and the mean is that much smaller; set mixer="sum".'
+            )
 
     @override(FlowQConfig)
     def build_critic_loss(self, networks: ActorCritic, layout: RowLayout) -> CriticLoss:

@@ -59,6 +59,7 @@ class OM2PConfig(ActorCriticConfig):
     """
 
     supports_discrete = True
+    divergence_remedy = "Lower eta or lr, set grad_clip"
 
     def __init__(self, algo_class: type | None = None) -> None:
         """Set the paper's defaults (OM2P table 4 and section 7.1), and ours where it is silent."""
@@ -191,7 +192,7 @@ class OM2PConfig(ActorCriticConfig):
         self._check_positive(
             "sampling_steps", "best_of_n", "adaptive_eta_speed", "adaptive_loss_constant"
         )
-        if min(self.eta, self.bc_weight) < 0 or self.eta == self.bc_weight == 0:
+        if not (self.eta >= 0 and self.bc_weight >= 0 and max(self.eta, self.bc_weight) > 0):
             raise ValueError(
                 f"eta and bc_weight must be at least 0 and not both 0, got eta={self.eta}, "
                 f"bc_weight={self.bc_weight}."
@@ -263,7 +264,7 @@ class OM2PConfig(ActorCriticConfig):
             bc_weight=self.bc_weight,
             normalize_q=self.normalize_q,
             critic=self.critic,
-            teams=tuple(team.agents for team in layout.teams),
+            teams=layout.team_agents,
             matching=matching(
                 derivative=self.derivative,
                 step=self.finite_difference_step,

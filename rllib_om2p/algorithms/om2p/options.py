@@ -16,15 +16,14 @@ def check_together(config: OM2PConfig) -> None:
     """
     if not 0 < config.expectile < 1:
         raise ValueError(f"expectile must be in (0, 1), got {config.expectile}.")
-    if config.critic_loss == "expectile" and not config.needs_critic:
+    if not config.needs_critic and (
+        config.critic_loss == "expectile" or config.conservative_weight > 0
+    ):
         raise ValueError(
-            'critic_loss="expectile" without a use for critics (eta=0, best_of_n=1); set eta '
-            'above 0 or critic_loss="td".'
-        )
-    if config.conservative_weight > 0 and not config.needs_critic:
-        raise ValueError(
-            f"conservative_weight={config.conservative_weight} without a use for critics (eta=0, "
-            "best_of_n=1, no advantage_temperature); set eta above 0 or conservative_weight=0."
+            f"critic_loss={config.critic_loss!r} and conservative_weight="
+            f"{config.conservative_weight} have no critics to train (eta=0, best_of_n=1, no "
+            'advantage_temperature); set one of these, or critic_loss="td" and '
+            "conservative_weight=0."
         )
     if config.critic_loss == "expectile" and config.conservative_weight > 0:
         raise ValueError(
@@ -33,21 +32,23 @@ def check_together(config: OM2PConfig) -> None:
             'critic_loss="td".'
         )
     if config.adaptive_eta is not None and (
-        config.adaptive_eta < 0 or config.eta == 0 or config.bc_weight == 0
+        not config.adaptive_eta >= 0 or config.eta == 0 or config.bc_weight == 0
     ):
         raise ValueError(
             "adaptive_eta must be at least 0 and needs eta, where it starts, and bc_weight "
             f"above 0, got adaptive_eta={config.adaptive_eta}, eta={config.eta}, bc_weight="
             f"{config.bc_weight}."
         )
-    if config.adaptive_loss_power < 0 or (config.adaptive_loss_power and config.bc_weight == 0):
+    if not config.adaptive_loss_power >= 0 or (
+        config.adaptive_loss_power and config.bc_weight == 0
+    ):
         raise ValueError(
             "adaptive_loss_power must be at least 0 and weighs the matching loss, which "
             f"bc_weight=0 leaves out, got {config.adaptive_loss_power} with bc_weight="
             f"{config.bc_weight}."
         )
     if config.advantage_temperature is not None and (
-        config.advantage_temperature <= 0
+        not config.advantage_temperature > 0
         or config.bc_weight == 0
         or config.adaptive_eta is not None
     ):

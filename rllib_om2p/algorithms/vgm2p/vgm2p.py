@@ -52,6 +52,7 @@ class VGM2PConfig(ActorCriticConfig):
     """
 
     supports_discrete = True
+    divergence_remedy = "Lower omega or lr, set guide_others=False or grad_clip"
 
     def __init__(self, algo_class: type | None = None) -> None:
         """Set the paper's defaults (VGM2P table 3 and section 3.3), and ours where it is silent."""

@@ -7,6 +7,7 @@ import torch
 
 from rllib_om2p.algorithms.ma_cql import MACQLConfig
 from rllib_om2p.algorithms.ma_cql.losses import ActorLoss
+from rllib_om2p.core.settings import apply_settings
 from tests.algorithms import toys
 from tests.algorithms.loops import SHAPES, Plain, make_batch, make_groups, plain_critic
 from tests.small_data import write_random
@@ -54,6 +55,13 @@ def test_it_goes_to_the_side_of_the_better_mode_and_not_between_the_two(tmp_path
 @pytest.mark.parametrize("name", ["alpha", "num_sampled_actions", "sample_noise"])
 def test_settings_without_meaning_are_refused(name, tmp_path):
     config = small_config(str(write_random(tmp_path / "set")), **{name: 0})
-    named = "conservative_weight" if name == "alpha" else name
+    named = r"alpha \(conservative_weight\)" if name == "alpha" else name
     with pytest.raises(ValueError, match=f"{named} must be positive, got 0"):
         config.validate()
+
+
+def test_the_weight_has_one_value_whatever_its_name():
+    with pytest.raises(ValueError, match="one setting"):
+        MACQLConfig().training(alpha=2.0, conservative_weight=3.0)
+    with pytest.raises(ValueError, match=r"alpha must be a number, got None; the default is 1\.0"):
+        apply_settings(MACQLConfig(), {"alpha": None})

@@ -145,3 +145,9 @@ def test_no_candidates_are_refused(tmp_path):
     dataset = toys.bandit_dataset(tmp_path / "bandit", num_episodes=200)
     with pytest.raises(ValueError, match="num_candidates must be positive, got 0"):
         train(dataset, 1, num_candidates=0)
+
+
+def test_a_penalty_on_actions_that_nobody_asks_for_is_refused(tmp_path):
+    config = MASfBCConfig().offline_data(input_=toys.bandit_dataset(tmp_path / "bandit"))
+    with pytest.raises(ValueError, match="nothing to do in MA-SfBC"):
+        config.training(conservative_weight=1.0).validate()

@@ -131,3 +131,11 @@ def test_unknown_mixer_is_refused(tmp_path):
     dataset = toys.bandit_dataset(tmp_path / "bandit", num_episodes=200)
     with pytest.raises(ValueError, match="mixer must be one of"):
         train(dataset, 1, mixer="max")
+
+
+def test_a_penalty_on_values_that_are_averaged_is_refused(tmp_path):
+    config = MACFlowConfig().offline_data(input_=toys.bandit_dataset(tmp_path / "bandit"))
+    config.training(conservative_weight=1.0)
+    with pytest.raises(ValueError, match='set mixer="sum"'):
+        config.validate()
+    config.training(mixer="sum").validate()

@@ -1,0 +1,68 @@
+"""The env runner of evaluations: RLlib's own, which also knows what a team returned."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
+from ray.rllib.utils.annotations import override
+
+from rllib_om2p.data.schema import team_rewards
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from rllib_om2p.data.schema import DatasetSpec
+
+TEAM_RETURN_MEAN = "team_return_mean"
+
+
+class TeamEnvRunner(MultiAgentEnvRunner):  # type: ignore[misc]
+    """Logs the team's return of every episode by the dataset's convention."""
+
+    @override(MultiAgentEnvRunner)
+    def _log_episode_metrics(
+        self,
+        length: int,
+        ret: float,
+        sec: float,
+        agents: Mapping[str, float] | None = None,
+        modules: Mapping[str, float] | None = None,
+        agent_steps: Mapping[str, int] | None = None,
+    ) -> None:
+        """Log what RLlib logs, and the teams' returns.
+
+        Not of RLlib's means over agents: each is over the episodes in which the agent appeared.
+        """
+        super()._log_episode_metrics(length, ret, sec, agents, modules, agent_steps)
+        spec, teams = self.config.dataset_spec, self.config.teams or {}
+        # As RLlib has it, for the Algorithm merges what its runners logged.
+        num_runners = self.config.num_env_runners or 1
+        window = max(1, math.ceil(self.config.metrics_num_episodes_for_smoothing / num_runners))
+        named: dict[str, Collection[str] | None] = {TEAM_RETURN_MEAN: None}
+        named |= {f"{TEAM_RETURN_MEAN}/{team}": members for team, members in teams.items()}
+        for name, members in named.items():
+            value = episode_team_return(spec, agents or {}, members)
+            self.metrics.log_value(name, value, window=window)
+
+
+def episode_team_return(
+    spec: DatasetSpec, returns: Mapping[str, float], members: Collection[str] | None = None
+) -> float:
+    """Return the team's return of one episode, in which an agent that never came earned nothing.
+
+    Args:
+        spec: Names the agents and the convention.
+        returns: Of the agents that were there.
+        members: The agents of the team; all if None.
+    """
+    complete = {agent: np.array(returns.get(agent, 0.0)) for agent in spec.agent_ids}
+    return float(team_rewards(spec, complete, members))
+
+
+def teams_returns(results: Mapping[str, Any]) -> dict[str, float]:
+    """Return the teams' mean returns by name, out of an env runner's results."""
+    return {k: float(v) for k, v in results.items() if k.startswith(TEAM_RETURN_MEAN)}

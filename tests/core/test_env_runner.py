@@ -1,0 +1,189 @@
+"""What evaluations say of a team: by episodes, whoever was there, on the scale that is its own."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ray.rllib.env.multi_agent_env import MultiAgentEnv
+from ray.tune.registry import register_env
+
+from rllib_om2p import OM2P, OM2PConfig
+from rllib_om2p.algorithms.bc import BCConfig
+from rllib_om2p.core.config import action_space, observation_space
+from rllib_om2p.core.env_runner import episode_team_return
+from rllib_om2p.core.environments import scale_of
+from rllib_om2p.core.playing import play_checkpoint
+from rllib_om2p.data.reader import OfflineDataset
+from rllib_om2p.data.schema import AgentSpec, DatasetSpec
+from tests.small_data import write_random, write_spread
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+STEPS = 3
+REFERENCES = {"random": 0.0, "expert": 10.0, "source": "a test"}
+
+
+class SometimesTwo(MultiAgentEnv):
+    """Each agent earns 1 per step; in the episodes of `missing`, counted from 0, arm_2 is away."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        spec = OfflineDataset.open(config["data"]).spec
+        self.possible_agents = [agent.name for agent in spec.agents]
+        self.observation_spaces = {a.name: observation_space(spec, a) for a in spec.agents}
+        self.action_spaces = {a.name: action_space(a) for a in spec.agents}
+        self.missing, self.episode = config["missing"], -1
+        self.agents = list(self.possible_agents)
+
+    def reset(self, *, seed=None, options=None):
+        self.episode, self.step_number = self.episode + 1, 0
+        away = {"arm_2"} if self.episode in self.missing else set()
+        self.agents = [agent for agent in self.possible_agents if agent not in away]
+        return self._obs(), {}
+
+    def step(self, action_dict):
+        assert set(action_dict) == set(self.agents)
+        self.step_number += 1
+        done = self.step_number == STEPS
+        rewards = dict.fromkeys(self.agents, 1.0)
+        return self._obs(), rewards, {"__all__": done}, {"__all__": False}, {}
+
+    def _obs(self):
+        shapes = {agent: self.observation_spaces[agent].shape for agent in self.agents}
+        return {agent: np.zeros(shape, np.float32) for agent, shape in shapes.items()}
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = Path(tmp_path_factory.mktemp("data")) / "set"
+    register_env("sometimes_two", SometimesTwo)
+    return str(write_random(folder, env="sometimes_two", references=REFERENCES))
+
+
+def build(dataset: str, missing: list[int], **settings: Any) -> OM2P:
+    config = OM2PConfig().offline_data(input_=dataset).debugging(seed=0, log_level="ERROR")
+    config.training(actor_hidden=(8,), critic_hidden=(8,), train_batch_size=32)
+    config.training(num_updates_per_iteration=2)
+    config.environment("sometimes_two", env_config={"data": dataset, "missing": missing})
+    config.evaluation(evaluation_interval=1, evaluation_duration=4, **settings)
+    return config.build_algo()
+
+
+@pytest.mark.parametrize(("missing", "num_present"), [([], 12), ([1, 3], 10), (range(99), 8)])
+def test_the_teams_return_is_a_mean_over_episodes_whoever_was_there(dataset, missing, num_present):
+    algo = build(dataset, list(missing))
+    results = algo.train()["evaluation"]
+    # "mean over agents": who is away earns nothing, and counts.
+    assert results["team_return_mean"] == pytest.approx(STEPS * num_present / 12)
+    assert results["env_runners"]["episode_return_mean"] == pytest.approx(STEPS * num_present / 4)
+    algo.stop()
+
+
+def test_playing_a_checkpoint_counts_an_absent_agent_too(dataset, tmp_path):
+    algo = build(dataset, [1, 3])
+    path = algo.save_to_path(tmp_path / "checkpoint")
+    algo.stop()
+    played = play_checkpoint(path, num_episodes=1)
+    assert played.team_returns.tolist() == [pytest.approx(STEPS)]
+
+
+@pytest.mark.parametrize(
+    ("convention", "members", "expected"),
+    [
+        ("mean over agents", None, 3.0),
+        ("sum", None, 9.0),
+        ("agent 0", None, 5.0),
+        ("mean over agents", ["walker", "arm_2"], 2.5),
+    ],
+)
+def test_a_teams_return_of_an_episode_by_hand(dataset, convention, members, expected):
+    spec = dataclasses.replace(OfflineDataset.open(dataset).spec, team_return=convention)
+    assert episode_team_return(spec, {"walker": 5.0, "arm_10": 4.0}, members) == expected
+
+
+SPREAD_REFERENCES = {"random": 159.8, "expert": 516.8, "source": "papers"}
+
+
+@pytest.mark.parametrize(
+    ("env_kwargs", "env", "settings", "has_scale"),
+    [
+        ({}, "mpe/simple_spread", {}, True),
+        ({}, "mpe/simple_spread", {"first_seed": 7, "max_cycles": 25}, True),
+        ({}, "mpe/simple_spread", {"max_cycles": 50}, False),
+        ({}, "mpe/simple_spread", {"dynamics": "mpe2"}, False),
+        ({}, "mpe/simple_tag", {}, False),
+        # What the dataset itself says is its own affair.
+        ({"max_cycles": 50}, "mpe/simple_spread", {"max_cycles": 50, "first_seed": 1}, True),
+    ],
+)
+def test_a_scale_belongs_to_an_environment_and_its_settings(env_kwargs, env, settings, has_scale):
+    spec = DatasetSpec(
+        dataset_id="a",
+        agents=(AgentSpec.box("a", 1, 1),),
+        env="mpe/simple_spread",
+        env_kwargs=env_kwargs,
+        references=SPREAD_REFERENCES,
+    )
+    assert (scale_of(spec, env, settings) is not None) == has_scale
+
+
+def test_the_normalised_score_is_left_out_where_the_scale_is_another_ones(tmp_path):
+    config = OM2PConfig().offline_data(input_=str(write_spread(tmp_path / "set")))
+    config.training(actor_hidden=(8,), critic_hidden=(8,), num_updates_per_iteration=1)
+    config.environment("mpe/simple_spread", env_config={"max_cycles": 5})
+    algo = config.evaluation(evaluation_interval=1, evaluation_duration=1).build_algo()
+    results = algo.train()["evaluation"]
+    assert "team_return_mean" in results
+    assert "normalized_score" not in results
+    algo.stop()
+
+
+def test_weights_that_are_set_are_played_at_once_and_other_modules_are_refused(dataset):
+    algo = build(dataset, [])
+    algo.train()
+    algo.evaluate()
+    for set_weights in (
+        algo.set_weights,
+        lambda w: algo.set_state({"learner_group": {"learner": {"rl_module": w}}}),
+    ):
+        weights = algo.get_weights()
+        changed = {agent: {k: 2 * v for k, v in own.items()} for agent, own in weights.items()}
+        set_weights(changed)
+        algo.evaluate()
+        for agent, own in changed.items():
+            # Constants of the dataset stay; they are no parameters.
+            for name, played in algo.eval_env_runner.module[agent].named_parameters():
+                np.testing.assert_allclose(played.detach(), own[name], rtol=1e-6)
+    for call in (
+        lambda: algo.add_module("extra", None),
+        lambda: algo.remove_module("arm_2"),
+    ):
+        with pytest.raises(TypeError, match=r"the modules are the dataset's agents, \['walker'"):
+            call()
+    with pytest.raises(TypeError, match=r"get_module\(AGENT\)\.forward_inference"):
+        algo.compute_single_action(np.zeros(4, np.float32), policy_id="walker")
+    assert algo.train()["learners"]["__all_modules__"]["seed"] == 0
+    algo.stop()
+
+
+def test_an_algorithms_from_config_builds_no_other_one(dataset):
+    with pytest.raises(ValueError, match=r"OM2P\.from_config got the config of BC"):
+        OM2P.from_config(BCConfig().offline_data(input_=dataset))
+
+
+def test_no_seed_draws_one_that_the_results_name_and_that_repeats_the_run(dataset):
+    losses = []
+    seed = None
+    for _ in range(2):
+        config = OM2PConfig().offline_data(input_=dataset).debugging(seed=seed)
+        config.training(actor_hidden=(8,), critic_hidden=(8,), train_batch_size=32)
+        algo = config.training(num_updates_per_iteration=2).build_algo()
+        results = algo.train()["learners"]
+        seed = int(results["__all_modules__"]["seed"])
+        losses.append(results["walker"]["critic_loss"])
+        algo.stop()
+    assert losses[0] == losses[1]

@@ -3,6 +3,9 @@
 Suites overlap: the plain algorithm stands in the comparison and in each of its ablations. A run is
 the same if algorithm, all hyperparameters (not only those that a suite names), data, seed, updates
 and evaluation are the same. Its record keeps who made it and when.
+
+A record lacks hyperparameters that came after it; they count as what their default makes of it,
+which leaves an algorithm as it was.
 """
 
 from __future__ import annotations
@@ -14,8 +17,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from rllib_om2p.algorithms import ALGORITHMS
 from rllib_om2p.benchmark.cells import Cell, failure_file, result_file, write_json
 from rllib_om2p.benchmark.training import hyperparameters, make_config
+from rllib_om2p.core.settings import apply_settings
 from rllib_om2p.evaluation.records import read_record
 
 TAKEN_FROM = "taken_from"
@@ -66,9 +71,42 @@ def _made_beside(folder: Path) -> dict[str, list[Path]]:
             continue
         record = read_record(file)
         if "cell" in record and "hyperparameters" in record:
-            identity = _identity(record["cell"], record["hyperparameters"])
+            identity = _identity(record["cell"], complete(record))
             found.setdefault(identity, []).append(file)
     return found
+
+
+def require_same_defaults(cells: Sequence[Cell], folder: Path) -> None:
+    """Check that results were made with the hyperparameters that their cells have today.
+
+    A cell names only what a suite sets; a default that has changed since is seen here.
+
+    Raises:
+        ValueError: One was made otherwise; the text says which, and what to do.
+    """
+    for cell in cells:
+        file = result_file(folder, cell)
+        record = read_record(file) if file.exists() else {}
+        if "hyperparameters" not in record:
+            continue
+        now, then = hyperparameters(make_config(cell)), complete(record)
+        changed = [n for n in now if n not in _WITHOUT_EFFECT and then.get(n) != now[n]]
+        if changed:
+            values = ", ".join(f"{n} {then.get(n)} (now {now[n]})" for n in changed)
+            raise ValueError(
+                f"{file} was made otherwise: {values}. Move it away to make it again, or write to "
+                "another --out."
+            )
+
+
+def complete(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record's hyperparameters, and what those that came after it were."""
+    then: dict[str, Any] = record["hyperparameters"]
+    if record["cell"]["algorithm"] not in ALGORITHMS:
+        return then
+    config = ALGORITHMS[record["cell"]["algorithm"]][1]()
+    apply_settings(config, record["cell"]["settings"])
+    return hyperparameters(config) | then
 
 
 def _keeps_samples(cell: Cell) -> bool:

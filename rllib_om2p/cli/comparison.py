@@ -92,8 +92,10 @@ def _benchmark(options: argparse.Namespace) -> None:
 def _begin(suite: Suite, cells: Sequence[Cell], folder: Path) -> list[Cell]:
     """Say what is done, and return what is not."""
     from rllib_om2p.benchmark.cells import missing
+    from rllib_om2p.benchmark.reuse import require_same_defaults
 
     todo = missing(cells, folder)
+    require_same_defaults(cells, folder)
     say(f"{suite.name}: {suite.title}")
     say(f"{len(cells) - len(todo)} of {len(cells)} runs are done in {folder}")
     return todo

@@ -32,13 +32,15 @@ from rllib_om2p.evaluation.report import Table
 from rllib_om2p.evaluation.statistics import Interval
 
 _HOW_TO_READ = (
-    "Scores are those of the last update; no seed, checkpoint or episode was chosen. Normalised: "
-    "0 is the random policy, 100 the expert of the papers. Intervals of one dataset: Student's t "
-    "over the seeds. Aggregates: interquartile mean over seeds and datasets, with a stratified "
-    "bootstrap that keeps the datasets fixed; only datasets that all methods have are pooled, each "
-    "with the same weight, however many of its seeds have run. Mean "
+    "Scores are those of the last update; no seed, checkpoint or episode was chosen. A run that "
+    "failed has no score and is in no mean; where there are some, cells and text say so. "
+    "Normalised: 0 is the random policy, 100 the expert of the references (below). Intervals of "
+    "one dataset: Student's t over the seeds. Aggregates: interquartile mean over seeds and "
+    "datasets, with a stratified bootstrap that keeps the datasets fixed; only datasets that all "
+    "methods have are pooled, each with the same weight, however many of its seeds have run. Mean "
     "returns: with the standard deviation over the seeds; bold are the best of a dataset and those "
-    "that Welch's test (p 0.05) does not tell apart from it."
+    "that Welch's test (p 0.05) does not tell apart from it, among methods with several seeds; "
+    "nothing is bold where a method with a single one has the largest."
 )
 _HOW_TO_READ_COSTS = (
     "Medians over the runs. Times of an update leave out the first point of the curve and the "
@@ -47,7 +49,8 @@ _HOW_TO_READ_COSTS = (
     "not compared: those count that more of an environment's methods have (if equally many, the "
     "compiled ones, if the first method has them); where a method has the other kind only, a "
     "column says which methods are compiled, and ratios between the kinds are left blank. "
-    "Milliseconds are of one core's processor time, on a GPU by the clock. Memory is the whole "
+    "Times are of one core's processor time, which other processes do not slow; on a GPU, and in "
+    "older records, by the clock. Memory is the whole "
     "process's at its peak in training (on a GPU torch's); what training adds is shown where every "
     "run had a process of its own: the table of transitions, networks, optimisers and what an "
     "update takes."
@@ -144,6 +147,10 @@ def _markdown(comparison: Comparison, tables: dict[str, Table]) -> str:
     if any(name.startswith("Cost, ") for name in tables):
         parts.append(f"Cost: {_HOW_TO_READ_COSTS}")
     parts += [f"## {name}\n\n{table.markdown()}" for name, table in tables.items()]
+    for name, lines in (("Failed runs", comparison.failures), ("Left out", comparison.left_out)):
+        if lines:
+            listed = "\n".join(f"- {run}: {text}" for run, text in lines.items())
+            parts.append(f"## {name}\n\n{listed}")
     made = "\n".join(f"- {line}" for line in _made_with(comparison))
     return "\n\n".join([*parts, f"## How it was made\n\n{made}"]) + "\n"
 
@@ -277,12 +284,24 @@ def _made_with(comparison: Comparison) -> list[str]:
     return [
         f"{len(comparison.runs)} runs of {_numbers(comparison, 'updates')} updates, seeds "
         f"{_numbers(comparison, 'seed')}",
+        f"references: {'; '.join(_references(comparison))}",
         f"command: {each('command')}",
         f"commit: {', '.join(commits)}",
         f"machine: {'; '.join(dict.fromkeys(describe_machine(f['machine']) for f in facts))}",
         f"date: {dates[0]} to {dates[-1]}",
         f"python {each('python')}; {'; '.join(packages)}",
     ]
+
+
+def _references(comparison: Comparison) -> list[str]:
+    found = []
+    for env in comparison.envs:
+        scales = [comparison.references(dataset) for dataset in comparison.datasets_of(env)]
+        for scale in dict.fromkeys(scales):
+            if scale is not None:
+                ends = f"random {scale.random:g}, expert {scale.expert:g}"
+                found.append(f"{env}: {ends} ({scale.source})")
+    return found or ["none"]
 
 
 def _numbers(comparison: Comparison, name: str) -> str:

@@ -141,7 +141,8 @@ def _with_interval(score: Aggregate) -> str:
 def overview_table(comparison: Comparison, env: str) -> Table | None:
     """Return one environment's mean returns, one row per method, one column per dataset.
 
-    Bold are the largest mean of a dataset and all that are not told apart from it (Welch, p 0.05).
+    Bold are the largest mean of a dataset and all that are not told apart from it (Welch, p 0.05),
+    of methods with several seeds; none where a method with a single one has the largest.
     """
     datasets = comparison.datasets_of(env)
     collected = [comparison.data_return(dataset) for dataset in datasets]
@@ -157,7 +158,9 @@ def overview_table(comparison: Comparison, env: str) -> Table | None:
     places = decimals([*collected, *(value for row in means for found in row for value in found)])
     rows = [("data", *(f"{value:.{places}f}" for value in collected))]
     for method, row in zip(comparison.methods, means, strict=True):
-        rows.append((method, *(_mean_and_deviation(found, places) for found in row)))
+        lost = [comparison.num_failed.get((method, dataset), 0) for dataset in datasets]
+        cells = map(_cell_of_returns, row, itertools.repeat(places), lost)
+        rows.append((method, *cells))
     strong = {
         (method + 1, column + 1)
         for column in range(len(datasets))
@@ -168,24 +171,27 @@ def overview_table(comparison: Comparison, env: str) -> Table | None:
 
 
 def _level_with_the_best(scores: Sequence[Sequence[float]]) -> list[int]:
-    """Return the position of the largest mean, and of all that are not told apart from it."""
+    """Return the position of the largest mean, and of all that are not told apart from it.
+
+    None where a single seed has the largest: it is not known to be above the others.
+    """
     scored = [i for i, values in enumerate(scores) if values]
-    if not scored:
+    best = max(scored, key=lambda i: float(np.mean(scores[i])), default=None)
+    if best is None or len(scores[best]) < 2:
         return []
-    best = max(scored, key=lambda i: float(np.mean(scores[i])))
-    return [
-        i
-        for i in scored
-        if i == best
-        or (min(len(scores[i]), len(scores[best])) > 1 and not differ(scores[i], scores[best]))
-    ]
+    several = [i for i in scored if len(scores[i]) > 1]
+    return [i for i in several if i == best or not differ(scores[i], scores[best])]
 
 
-def _mean_and_deviation(values: Sequence[float], places: int) -> str:
-    if not values:
-        return ""
-    mean = f"{np.mean(values):.{places}f}"
-    return mean if len(values) < 2 else f"{mean} ± {np.std(values, ddof=1):.{places}f}"
+def _cell_of_returns(values: Sequence[float], places: int, num_failed: int) -> str:
+    parts = []
+    if values:
+        mean = f"{np.mean(values):.{places}f}"
+        deviation = f" ± {np.std(values, ddof=1):.{places}f}" if len(values) > 1 else ""
+        parts.append(f"{mean}{deviation}")
+    if num_failed:
+        parts.append(f"({num_failed} of {num_failed + len(values)} failed)")
+    return " ".join(parts)
 
 
 def returns_table(comparison: Comparison, env: str) -> Table | None:

@@ -20,10 +20,10 @@ class Cost(NamedTuple):
 
     Attributes:
         is_compiled: Whether the losses of its runs were compiled.
-        updates_per_second: By the clock; None where it was not measured.
-        milliseconds: Per update, of processor time, or by the clock on a GPU; None where it was
-            not measured.
-        minutes: Of one run: building, training and evaluation.
+        updates_per_second: Of one core's processor time; by the clock on a GPU and of records
+            that measured nothing else. None where it was not measured.
+        milliseconds: Per update, likewise, but for None in records that measured nothing else.
+        minutes: Of one run: building, training and evaluation; training likewise.
         peak_mib: Most memory in training, of the whole process or on the GPU.
         added_mib: How much of it came with the table, networks and training; None where another
             run had been in the process before.
@@ -67,12 +67,11 @@ def _cost(timed: Sequence[Mapping[str, Any]]) -> Cost:
     """Return the medians over records of one kind."""
     return Cost(
         is_compiled=_is_compiled(timed[0]),
-        updates_per_second=_middle([record["updates_per_second"] for record in timed]),
-        milliseconds=_median(timed, _update_ms),
-        minutes=_median(
-            timed,
-            lambda r: sum(r["seconds"][part] for part in ("build", "train", "evaluate")) / 60.0,
+        updates_per_second=_middle(
+            [r["updates_per_second"] * _slowed(r) for r in timed if r["updates_per_second"]]
         ),
+        milliseconds=_median(timed, _update_ms),
+        minutes=_median(timed, _minutes),
         peak_mib=_median(timed, lambda r: r["memory_mib"]["gpu_peak"] or r["memory_mib"]["peak"]),
         added_mib=_median(
             [r for r in timed if _is_own_memory(r)],
@@ -122,6 +121,24 @@ def _update_ms(record: Mapping[str, Any]) -> float | None:
     """Return what an update takes; other processes slow a clock, but not a processor's."""
     clock = "wall" if record["memory_mib"]["gpu_peak"] else "processor"
     return None if record["update_ms"] is None else float(record["update_ms"][clock])
+
+
+def _minutes(record: Mapping[str, Any]) -> float:
+    seconds = record["seconds"]
+    training = seconds["train"] / _slowed(record)
+    return float(seconds["build"] + training + seconds["evaluate"]) / 60.0
+
+
+def _slowed(record: Mapping[str, Any]) -> float:
+    """Return how many times longer an update took by the clock than its processor worked for it.
+
+    1 on a GPU, which works beside the processor, and where it was not measured.
+    """
+    times = record.get("update_ms")
+    on_gpu = record.get("memory_mib", {}).get("gpu_peak")
+    if not times or on_gpu or not times.get("processor"):
+        return 1.0
+    return max(1.0, float(times["wall"]) / float(times["processor"]))
 
 
 def _is_compiled(record: Mapping[str, Any]) -> bool:

@@ -8,6 +8,7 @@ left out.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,6 +75,7 @@ class Comparison:
             their errors.
         num_planned: Runs of the whole suite.
         left_out: Names of results that the suite does not plan, and what of them it lacks.
+        num_failed: How many of the failures each pair of method and dataset has.
     """
 
     name: str
@@ -84,6 +86,7 @@ class Comparison:
     failures: Mapping[str, str] = field(default_factory=dict)
     num_planned: int = 0
     left_out: Mapping[str, str] = field(default_factory=dict)
+    num_failed: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
     @property
     def envs(self) -> list[str]:
@@ -125,16 +128,24 @@ class Comparison:
         found = []
         for dataset in self.datasets:
             runs = [run for run in self.runs if run.dataset == dataset]
-            for name, values in {
+            of_dataset = {
                 "contents of the data": {_cell(r, "fingerprint") for r in runs},
                 "numbers of updates": {r.record.get("updates") for r in runs},
                 "numbers of episodes": {len(r.returns) for r in runs},
                 "start states": {_cell(r, "first_seed") for r in runs},
-            }.items():
+                "scales": {_as_text(r.record.get("references")) for r in runs},
+            }
+            of_methods = {
+                f"settings of {method}": {_as_text(_cell(r, "settings")) for r in own}
+                for method in self.methods
+                if (own := [run for run in runs if run.method == method])
+            }
+            for name, values in (of_dataset | of_methods).items():
                 values = values - {None}  # unknown in older records
                 if len(values) > 1:
-                    shown = ", ".join(sorted(str(value)[:12] for value in values))
-                    found.append(f"{dataset}: runs with different {name} ({shown})")
+                    texts = sorted(str(value)[:12] for value in values)
+                    shown = "" if texts[0].startswith("{") else f" ({', '.join(texts)})"
+                    found.append(f"{dataset}: runs with different {name}{shown}")
         return found
 
 
@@ -153,7 +164,9 @@ def load_comparison(folder: str | Path) -> Comparison:
         for name, run in found.items()
         if (text := _unplanned(plan, method=run.method, dataset=run.dataset, seed=run.seed))
     }
-    runs = [run for name, run in found.items() if name not in left_out]
+    planned = {name: run for name, run in found.items() if name not in left_out}
+    lost = _lost(folder, plan, planned)
+    runs = [run for name, run in planned.items() if name not in lost]
     if not runs:
         reason = f"; {SUITE_FILE} plans none of the {len(found)} that are there" if found else ""
         raise ValueError(
@@ -163,22 +176,36 @@ def load_comparison(folder: str | Path) -> Comparison:
     methods = _ordered({run.method for run in runs}, plan.get("methods", ()))
     datasets = _ordered({run.dataset for run in runs}, plan.get("datasets", ()))
     runs.sort(key=lambda r: (methods.index(r.method), datasets.index(r.dataset), r.seed))
-    failed = {file.stem: read_record(file) for file in sorted(folder.glob("*.failed"))}
-    failures = {
-        name: record["error"].strip().splitlines()[-1]
-        for name, record in failed.items()
-        if name not in found and not _unplanned(plan, **record.get("cell", {}))
-    }
     return Comparison(
         plan.get("name", folder.name),
         plan.get("title", ""),
         runs,
         methods,
         datasets,
-        failures,
+        {name: text for name, (_, text) in lost.items()},
         plan.get("num_runs", len(runs)),
         left_out,
+        Counter(pair for pair, _ in lost.values()),
     )
+
+
+def _lost(
+    folder: Path, plan: Mapping[str, Any], planned: Mapping[str, Run]
+) -> dict[str, tuple[tuple[str, str], str]]:
+    """Return planned runs that have no score: by name, of which method and dataset, and why."""
+    lost = {
+        name: ((run.method, run.dataset), "an episode's return is not finite")
+        for name, run in planned.items()
+        if not np.isfinite(run.returns).all()
+    }
+    for file in sorted(folder.glob("*.failed")):
+        record = read_record(file)
+        cell = record.get("cell", {})
+        if file.stem not in planned and not _unplanned(plan, **cell):
+            text = (record.get("error") or "").strip().splitlines()
+            pair = (cell.get("method", ""), cell.get("dataset", ""))
+            lost[file.stem] = (pair, text[-1] if text else "no reason was written")
+    return lost
 
 
 def read_record(file: Path) -> dict[str, Any]:
@@ -218,6 +245,10 @@ def _unplanned(plan: Mapping[str, Any], **run: Any) -> str:
         if kind in run and f"{kind}s" in plan and run[kind] not in plan[f"{kind}s"]:
             return f"{kind} {run[kind]}"
     return ""
+
+
+def _as_text(value: Any) -> str | None:
+    return None if value is None else json.dumps(value, sort_keys=True)
 
 
 def _cell(run: Run, key: str) -> Any:

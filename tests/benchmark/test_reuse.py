@@ -20,7 +20,7 @@ from rllib_om2p.benchmark.cells import (
     result_file,
     write_json,
 )
-from rllib_om2p.benchmark.reuse import take_over
+from rllib_om2p.benchmark.reuse import require_same_defaults, take_over
 from rllib_om2p.benchmark.suite import Method, Suite, Task
 from rllib_om2p.benchmark.training import CellRun
 from rllib_om2p.evaluation.provenance import provenance
@@ -156,3 +156,24 @@ def test_own_results_and_runs_without_the_samples_that_are_wanted_are_not(make, 
     assert take_over([cell], tmp_path / "e") == []
     without = replace(cell, keep_actions=False)
     assert take_over([without], tmp_path / "e") == [without]
+
+
+def test_a_record_from_before_a_setting_is_as_its_default_made_it(make, made, tmp_path):
+    cells = make("f", {"eta": 0.5})
+    record = json.loads((made / "mpe-simple_spread-medium-A-0.json").read_text())
+    del record["hyperparameters"]["conservative_weight"]
+    shutil.copytree(made, tmp_path / "older")
+    write_json(tmp_path / "older" / "mpe-simple_spread-medium-A-0.json", record)
+    assert take_over(make("g", {"eta": 0.5, "conservative_weight": 1.0}), tmp_path / "g") == []
+    assert take_over(cells, tmp_path / "f") == cells
+
+
+def test_a_result_under_a_default_that_has_changed_since_is_refused(make, made):
+    cells = make("a", {"eta": 0.5})
+    require_same_defaults(cells, made)
+    file = made / "mpe-simple_spread-medium-A-0.json"
+    record = json.loads(file.read_text())
+    record["hyperparameters"]["tau"] = 0.25
+    write_json(file, record)
+    with pytest.raises(ValueError, match=r"made otherwise: tau 0\.25 \(now 0\.005\)\. Move it"):
+        require_same_defaults(cells, made)

@@ -40,31 +40,6 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "Algorithm": "rllib_om2p.core.algorithm",
-    "MATD3BC": "rllib_om2p.algorithms",
-    "MATD3BCConfig": "rllib_om2p.algorithms",
-    "OM2P": "rllib_om2p.algorithms",
-    "OM2PConfig": "rllib_om2p.algorithms",
-    "MACQL": "rllib_om2p.algorithms",
-    "MACQLConfig": "rllib_om2p.algorithms",
-    "OMAR": "rllib_om2p.algorithms",
-    "OMARConfig": "rllib_om2p.algorithms",
-    "OfflineDataset": "rllib_om2p.data.reader",
-    "Recorder": "rllib_om2p.core.recorder",
-    "DatasetWriter": "rllib_om2p.data.writer",
-    "VGM2P": "rllib_om2p.algorithms",
-    "VGM2PConfig": "rllib_om2p.algorithms",
-    "BC": "rllib_om2p.algorithms",
-    "BCConfig": "rllib_om2p.algorithms",
-    "MAFQL": "rllib_om2p.algorithms",
-    "MAFQLConfig": "rllib_om2p.algorithms",
-    "MACFlow": "rllib_om2p.algorithms",
-    "MACFlowConfig": "rllib_om2p.algorithms",
-    "MASfBC": "rllib_om2p.algorithms",
-    "MASfBCConfig": "rllib_om2p.algorithms",
-}
-
 __all__ = [
     "BC",
     "MACQL",
@@ -91,6 +66,14 @@ __all__ = [
     "__version__",
     "register",
 ]
+
+# What the module defines itself is never looked up here.
+_HOMES = dict.fromkeys(__all__, "rllib_om2p.algorithms") | {
+    "Algorithm": "rllib_om2p.core.algorithm",
+    "DatasetWriter": "rllib_om2p.data.writer",
+    "OfflineDataset": "rllib_om2p.data.reader",
+    "Recorder": "rllib_om2p.core.recorder",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -119,6 +119,26 @@ def test_every_package_has_an_init() -> None:
     assert not [folder for folder in folders if not (folder / "__init__.py").is_file()]
 
 
+def test_algorithms_are_public_names_that_type_checkers_see() -> None:
+    import rllib_om2p
+    from rllib_om2p import algorithms
+
+    names = {cls.__name__: cls for pair in algorithms.ALGORITHMS.values() for cls in pair}
+    assert names.keys() | {"ALGORITHMS"} == set(algorithms.__all__)
+    assert names.keys() <= set(rllib_om2p.__all__)
+    assert all(getattr(rllib_om2p, name) is cls for name, cls in names.items())
+    source = (PACKAGE / "__init__.py").read_text(encoding="utf-8")
+    stated = {name.rpartition(".")[2] for name in imported(source)}
+    own = {"__version__", "register"}
+    assert set(rllib_om2p.__all__) - own <= stated
+
+
+def test_every_public_name_is_there() -> None:
+    import rllib_om2p
+
+    assert all(getattr(rllib_om2p, name) is not None for name in rllib_om2p.__all__)
+
+
 def requirements() -> list[Requirement]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     optional = [line for lines in project["optional-dependencies"].values() for line in lines]

@@ -1,4 +1,4 @@
-"""BC: behaviour cloning with deterministic, Gaussian, flow and one-step mean-flow policies."""
+"""BC: cloning with deterministic, Gaussian, flow, diffusion or one-step mean-flow policies."""
 
 from __future__ import annotations
 

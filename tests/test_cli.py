@@ -384,7 +384,16 @@ def test_settings_of_another_kind_are_refused_by_name(pair, message):
 def test_settings_of_the_right_kind_are_taken():
     pairs = ["lr=(0,1e-3),(100,1e-4)", "eta=1", "actor_hidden=[8]", "advantage_temperature=None"]
     pairs += ["torch_compile=1", "num_cpus_per_learner=auto", "train_batch_size_per_learner=None"]
-    apply_settings(OM2PConfig(), parse_settings([*pairs, "evaluation_duration=auto"]))
+    config = OM2PConfig().learners(num_cpus_per_learner=2)
+    config.training(advantage_temperature=0.5, train_batch_size_per_learner=64)
+    apply_settings(config, parse_settings([*pairs, "evaluation_duration=auto"]))
+    assert config.lr == ((0, 1e-3), (100, 1e-4))
+    assert config.eta == 1
+    assert list(config.actor_hidden) == [8]
+    assert config.advantage_temperature is None
+    assert config.torch_compile
+    assert config.num_cpus_per_learner == config.evaluation_duration == "auto"
+    assert config.train_batch_size_per_learner == config.train_batch_size
 
 
 def test_a_setting_of_another_kind_ends_with_one_message(spread, tmp_path, capsys):

@@ -75,8 +75,12 @@ def test_option_trains_all_its_parameters_and_resumes_bit_identically(dataset, n
 @pytest.mark.parametrize("name", OPTIONS)
 def test_option_trains_discrete_agents_that_leave(tmp_path, name):
     learner = make_learner(str(write_discrete(tmp_path / "set")), **OPTIONS[name])
+    before = {k: v.clone() for k, v in learner._networks.state_dict().items()}
     learner.update(num_updates=3)
-    assert all(torch.isfinite(value).all() for value in learner._networks.state_dict().values())
+    for key, value in learner._networks.state_dict().items():
+        assert torch.isfinite(value).all(), key
+        # Each agent's part, along the first axis: the one that leaves learns as well.
+        assert (value != before[key]).flatten(1).any(dim=1).all(), key
 
 
 @pytest.mark.slow

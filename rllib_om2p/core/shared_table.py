@@ -15,7 +15,6 @@ a user's own and hold more: what does not bear the name of a table is left alone
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import logging
 import os
@@ -24,12 +23,14 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from rllib_om2p.data.lock import HeldError, open_locked
 
 logger = logging.getLogger(__name__)
 
@@ -91,14 +92,14 @@ def open_or_fill(
         OSError: The disk is full.
     """
     place = folder / key
-    with _locked(folder / f"{key}.lock"):
+    with open_locked(folder / f"{key}.lock", wait=True):
         _remove_unused(folder)
         if not place.exists():
             building = folder / f"{key}.writing-{uuid.uuid4().hex[:8]}"
             building.mkdir()
             try:
                 _write(building, shape, fill)
-                building.rename(place)
+                _publish(building, place)
             except BaseException:
                 shutil.rmtree(building, ignore_errors=True)
                 raise
@@ -128,26 +129,14 @@ def _write(place: Path, shape: tuple[int, int], fill: Fill) -> None:
     np.save(place / "valid.npy", valid.numpy())
 
 
-@contextlib.contextmanager
-def _locked(file: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold a lock file; one that its holder removed meanwhile is made anew.
-
-    Raises:
-        BlockingIOError: It is held, and `wait` is False.
-    """
-    while True:
-        with file.open("w") as opened:
-            fcntl.flock(opened, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_at(opened.fileno(), file):
-                yield
-                return
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
+def _publish(building: Path, place: Path) -> None:
     try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
+        building.rename(place)
+    except OSError:
+        # Without locks another process may have filled it meanwhile, with the same rows.
+        if not place.exists():
+            raise
+        shutil.rmtree(building, ignore_errors=True)
 
 
 def _remove_unused(folder: Path) -> None:
@@ -157,10 +146,10 @@ def _remove_unused(folder: Path) -> None:
         if own is None or not _is_unused(place):
             continue
         lock = folder / f"{own[1]}.lock"
-        with contextlib.suppress(BlockingIOError), _locked(lock, wait=False):
+        with contextlib.suppress(HeldError), open_locked(lock, wait=False):
             if _is_unused(place):  # still, now that nobody can open it
                 shutil.rmtree(place, ignore_errors=True)
-            lock.unlink()
+            lock.unlink(missing_ok=True)
 
 
 def _is_unused(place: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import subprocess
@@ -84,6 +85,25 @@ def test_full_disk_is_an_error_and_no_crash(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="no room for a shared table.*share_table=False"):
         open_or_fill(tmp_path, "key", SHAPE, fill)
     assert not (tmp_path / "key").exists()
+
+
+def test_table_where_nothing_can_be_locked_is_that_of_whoever_is_first(
+    tmp_path, monkeypatch, caplog
+):
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    def overtaken(rows: torch.Tensor) -> torch.Tensor:
+        open_or_fill(tmp_path, "key", SHAPE, fill)  # by another process, which cannot wait
+        rows.fill_(9)
+        return torch.arange(6)
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    rows, valid = open_or_fill(tmp_path, "key", SHAPE, overtaken)
+    assert torch.equal(rows, torch.arange(12.0).view(SHAPE))
+    assert valid.tolist() == [0, 2, 4]
+    assert sorted(place.name for place in tmp_path.iterdir()) == ["key", "key.lock"]
+    assert "cannot be locked" in caplog.text
 
 
 def make_old(place: Path) -> Path:

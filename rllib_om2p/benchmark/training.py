@@ -6,7 +6,6 @@ itself now and then, and goes on from there.
 
 from __future__ import annotations
 
-import copy
 import datetime
 import functools
 import gc
@@ -64,6 +63,7 @@ class CellRun:
             "metrics": [],
             "points": [],
             "first_points": [],
+            "made_by": [],
             "peak": 0.0,
             "gpu_peak": 0.0,
             **dict.fromkeys(_TIMES, 0.0),
@@ -80,6 +80,7 @@ class CellRun:
         tidy(self._saved)
         if (self._saved / _LOG).exists():
             self._restore()
+        self._log["made_by"].append([self._facts.get("commit"), self._facts.get("dirty")])
         # It warms up: losses are compiled, memory is first touched, optimisers make their state.
         self._log["first_points"].append(len(self._log["points"]))
         self._log["build"] += time.perf_counter() - start
@@ -131,12 +132,21 @@ class CellRun:
             "curve": self._log["curve"],
             "metrics": self._log["metrics"],
             **self._costs(),
-            "provenance": self._facts | {"date": _now()},
+            "provenance": self._provenance(),
         }
         write_json(result_file(self._folder, cell), record)
         (self._saved / _LOG).unlink(missing_ok=True)  # first: half of a state is none
         shutil.rmtree(self._saved, ignore_errors=True)
         return record
+
+    def _provenance(self) -> dict[str, Any]:
+        """Return the facts, with the commits before this one that a resumed run was trained at."""
+        made_by = [tuple(maker) for maker in self._log["made_by"]]
+        earlier = [commit for commit, _ in dict.fromkeys(made_by[:-1]) if commit != made_by[-1][0]]
+        facts = self._facts | {"date": _now()}
+        if len(made_by) > 1 and "dirty" in facts:
+            facts["dirty"] = any(dirty for _, dirty in made_by)
+        return facts | ({"earlier_commits": earlier} if earlier else {})
 
     def _compare_actions(self) -> dict[str, Any]:
         """Return how far the policies' actions are from the data's; keep samples of both."""
@@ -180,9 +190,6 @@ class CellRun:
     def _policy(self, seed: int) -> JointPolicy:
         agents = self._algorithm.config.dataset_spec.agent_ids
         modules = {agent: self._algorithm.get_module(agent) for agent in agents}
-        if self.cell.gpus:
-            # The simulators live on the CPU, and the learner must keep its own on the GPU.
-            modules = {agent: copy.deepcopy(m).to("cpu") for agent, m in modules.items()}
         return JointPolicy(modules, seed=seed)
 
     def _score(self, num_episodes: int, first_seed: int) -> Any:

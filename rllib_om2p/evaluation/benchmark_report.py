@@ -277,6 +277,7 @@ def _made_with(comparison: Comparison) -> list[str]:
     commits = dict.fromkeys(
         f"{str(f['commit'])[:10]}{' with uncommitted changes' if f['dirty'] else ''}" for f in facts
     )
+    commits |= dict.fromkeys(str(c)[:10] for f in facts for c in f.get("earlier_commits", ()))
     dates = sorted(str(f["date"]) for f in facts)
     packages = dict.fromkeys(
         ", ".join(f"{name} {version}" for name, version in f["packages"].items()) for f in facts

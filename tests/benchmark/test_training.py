@@ -130,6 +130,21 @@ def test_saved_cell_ends_like_the_uninterrupted_one(cells, first, tmp_path):
     assert not list((tmp_path / ".unfinished").iterdir())
 
 
+def test_a_resumed_run_names_all_commits_that_trained_it(cells, first, tmp_path):
+    facts = provenance("a test") | {"commit": "old", "dirty": True}
+    begun = CellRun(cells[0], tmp_path, facts)
+    begun.advance()
+    begun.save()
+    begun.stop()
+    resumed = CellRun(cells[0], tmp_path, facts | {"commit": "new", "dirty": False})
+    while not resumed.is_trained:
+        resumed.advance()
+    made = resumed.finish()["provenance"]
+    resumed.stop()
+    assert (made["commit"], made["earlier_commits"], made["dirty"]) == ("new", ["old"], True)
+    assert "earlier_commits" not in first[1]["provenance"]
+
+
 def begin(cell: Cell, folder: Path, num_points: int) -> Path:
     """Train to a point, save, and return where."""
     begun = CellRun(cell, folder, provenance("a test"))

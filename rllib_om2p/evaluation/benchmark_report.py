@@ -34,13 +34,13 @@ from rllib_om2p.evaluation.statistics import Interval
 _HOW_TO_READ = (
     "Scores are those of the last update; no seed, checkpoint or episode was chosen. A run that "
     "failed has no score and is in no mean; where there are some, cells and text say so. "
-    "Normalised: 0 is the random policy, 100 the expert of the references (below). Intervals of "
+    "Normalised: 0 is the random policy, 100 the expert of the scale below. Intervals of "
     "one dataset: Student's t over the seeds. Aggregates: interquartile mean over seeds and "
     "datasets, with a stratified bootstrap that keeps the datasets fixed; only datasets that all "
     "methods have are pooled, each with the same weight, however many of its seeds have run. Mean "
     "returns: with the standard deviation over the seeds; bold are the best of a dataset and those "
-    "that Welch's test (p 0.05) does not tell apart from it, among methods with several seeds; "
-    "nothing is bold where a method with a single one has the largest."
+    "that Welch's test (p 0.05) does not tell apart from it, among methods with three seeds or "
+    "more; nothing is bold where one with fewer has the largest."
 )
 _HOW_TO_READ_COSTS = (
     "Medians over the runs. Times of an update leave out the first point of the curve and the "
@@ -285,7 +285,7 @@ def _made_with(comparison: Comparison) -> list[str]:
     return [
         f"{len(comparison.runs)} runs of {_numbers(comparison, 'updates')} updates, seeds "
         f"{_numbers(comparison, 'seed')}",
-        f"references: {'; '.join(_references(comparison))}",
+        f"random and expert returns: {'; '.join(_references(comparison))}",
         f"command: {each('command')}",
         f"commit: {', '.join(commits)}",
         f"machine: {'; '.join(dict.fromkeys(describe_machine(f['machine']) for f in facts))}",
@@ -300,8 +300,7 @@ def _references(comparison: Comparison) -> list[str]:
         scales = [comparison.references(dataset) for dataset in comparison.datasets_of(env)]
         for scale in dict.fromkeys(scales):
             if scale is not None:
-                ends = f"random {scale.random:g}, expert {scale.expert:g}"
-                found.append(f"{env}: {ends} ({scale.source})")
+                found.append(f"{scale.random:g} and {scale.expert:g} on {env}")
     return found or ["none"]
 
 

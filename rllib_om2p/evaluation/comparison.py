@@ -27,6 +27,8 @@ from rllib_om2p.evaluation.statistics import (
 
 MATRIX_RESAMPLES = 2_000
 """Of each pair's interval; there are many pairs."""
+MIN_SEEDS = 3
+"""Of a method that is called the best: with two, Welch's test tells hardly anything apart."""
 
 
 class Aggregate(NamedTuple):
@@ -142,7 +144,7 @@ def overview_table(comparison: Comparison, env: str) -> Table | None:
     """Return one environment's mean returns, one row per method, one column per dataset.
 
     Bold are the largest mean of a dataset and all that are not told apart from it (Welch, p 0.05),
-    of methods with several seeds; none where a method with a single one has the largest.
+    of methods with `MIN_SEEDS` or more; none where a method with fewer has the largest.
     """
     datasets = comparison.datasets_of(env)
     collected = [comparison.data_return(dataset) for dataset in datasets]
@@ -173,13 +175,13 @@ def overview_table(comparison: Comparison, env: str) -> Table | None:
 def _level_with_the_best(scores: Sequence[Sequence[float]]) -> list[int]:
     """Return the position of the largest mean, and of all that are not told apart from it.
 
-    None where a single seed has the largest: it is not known to be above the others.
+    None where a method with too few seeds has the largest: it is not known to be above the others.
     """
     scored = [i for i, values in enumerate(scores) if values]
     best = max(scored, key=lambda i: float(np.mean(scores[i])), default=None)
-    if best is None or len(scores[best]) < 2:
+    if best is None or len(scores[best]) < MIN_SEEDS:
         return []
-    several = [i for i in scored if len(scores[i]) > 1]
+    several = [i for i in scored if len(scores[i]) >= MIN_SEEDS]
     return [i for i in several if i == best or not differ(scores[i], scores[best])]
 
 

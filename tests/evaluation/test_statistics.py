@@ -21,13 +21,18 @@ from rllib_om2p.evaluation.statistics import (
 
 
 def coverage(
-    num_tasks: int, num_seeds: int, interval: Callable[[np.ndarray], Interval], repetitions: int
+    num_tasks: int,
+    num_seeds: int,
+    interval: Callable[[np.ndarray], Interval],
+    repetitions: int,
+    apart: float = 0.0,
 ) -> float:
-    """Return how often an interval holds the true mean, 0, of standard normal scores."""
+    """Return how often an interval holds the true mean, 0, of normal scores; tasks lie `apart`."""
     generator = np.random.default_rng(1)
+    means = apart * (np.arange(num_tasks) - (num_tasks - 1) / 2)[:, None]
     hits = 0
     for _ in range(repetitions):
-        found = interval(generator.normal(size=(num_tasks, num_seeds)))
+        found = interval(means + generator.normal(size=(num_tasks, num_seeds)))
         hits += found.low <= 0.0 <= found.high
     return hits / repetitions
 
@@ -76,16 +81,20 @@ def test_mean_interval_covers_at_its_nominal_rate(num_seeds: int) -> None:
     assert rate == pytest.approx(0.95, abs=0.02)
 
 
-@pytest.mark.parametrize(("num_tasks", "num_seeds", "expected"), [(1, 3, 0.75), (4, 10, 0.94)])
+@pytest.mark.parametrize(
+    ("num_tasks", "num_seeds", "apart", "expected"),
+    [(1, 3, 0.0, 0.75), (4, 10, 0.0, 0.94), (4, 3, 10.0, 0.78)],
+)
 def test_bootstrap_coverage_is_as_documented(
-    num_tasks: int, num_seeds: int, expected: float, monkeypatch: pytest.MonkeyPatch
+    num_tasks: int, num_seeds: int, apart: float, expected: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(statistics, "_NUM_RESAMPLES", 500)  # in a second instead of twelve
 
     def interval(scores: np.ndarray) -> Interval:
         return bootstrap_interval(by_task(scores))
 
-    assert coverage(num_tasks, num_seeds, interval, 500) == pytest.approx(expected, abs=0.04)
+    found = coverage(num_tasks, num_seeds, interval, 500, apart)
+    assert found == pytest.approx(expected, abs=0.04)
 
 
 def test_bootstrap_matches_all_resamples_drawn_one_by_one() -> None:

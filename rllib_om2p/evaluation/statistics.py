@@ -9,9 +9,9 @@ Seeds are the unit of chance: a thousand episodes of one training run say nothin
   tasks stays fixed.
 
 A percentile bootstrap over few seeds is too narrow, since resampling n numbers shrinks their
-variance by (n - 1) / n; and where the tasks' means lie far apart the interquartile mean rests on the
-middle ones alone. Share of nominal 95 % intervals that held the true mean, standard normal
-scores, 2000 repetitions (tests/evaluation/test_statistics.py repeats some of them):
+variance by (n - 1) / n; and where the tasks' means lie far apart the interquartile mean rests on
+the middle ones alone. Share of nominal 95 % intervals that held the true mean, standard normal
+scores, 500 to 2000 repetitions (tests/evaluation/test_statistics.py repeats some of them):
 
 | tasks x seeds | 1 x 3 | 1 x 5 | 1 x 10 | 4 x 3 | 4 x 5 | 4 x 10 | 12 x 3 | 12 x 5 |
 |---|---|---|---|---|---|---|---|---|

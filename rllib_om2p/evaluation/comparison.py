@@ -1,8 +1,9 @@
 """Tables of a comparison: returns, aggregates, improvement, settings; nothing is drawn.
 
 Aggregates pool normalised scores over datasets. A method that lacks a dataset would be pooled over
-easier or harder ones than the others, so only the datasets that all methods have are pooled. One
-with more seeds than another, while a benchmark is under way, weighs no more.
+easier or harder ones than the others, so only the datasets that all methods have are pooled; one
+that has nothing of an environment is left out of what pools it. A dataset with more seeds than
+another, while a benchmark is under way, weighs no more.
 """
 
 from __future__ import annotations
@@ -47,13 +48,24 @@ class Aggregate(NamedTuple):
 
 
 def shared_datasets(comparison: Comparison, datasets: Sequence[str]) -> list[str]:
-    """Return those of the datasets that every method has scores on."""
-    sets = [set(comparison.scores(method, datasets)) for method in comparison.methods]
-    return [dataset for dataset in datasets if all(dataset in found for found in sets)]
+    """Return those of the datasets that every method has scores on that is `pooled_methods`'."""
+    methods = pooled_methods(comparison, datasets)
+    sets = [set(comparison.scores(method, datasets)) for method in methods]
+    return [dataset for dataset in datasets if sets and all(dataset in found for found in sets)]
+
+
+def pooled_methods(comparison: Comparison, datasets: Sequence[str]) -> list[str]:
+    """Return the methods that have scores on each environment of which some method has any."""
+    envs = {
+        method: {name.rpartition("/")[0] for name in comparison.scores(method, datasets)}
+        for method in comparison.methods
+    }
+    every = set().union(*envs.values())
+    return [method for method, own in envs.items() if own == every]
 
 
 def aggregates(comparison: Comparison, datasets: Sequence[str]) -> dict[str, Aggregate]:
-    """Return each method's score over the datasets that all methods share, none if they share none.
+    """Return the score of each of `pooled_methods` over the datasets that these share, if any.
 
     Args:
         comparison: All runs.
@@ -61,7 +73,7 @@ def aggregates(comparison: Comparison, datasets: Sequence[str]) -> dict[str, Agg
     """
     shared = shared_datasets(comparison, datasets)
     found = {}
-    for method in comparison.methods:
+    for method in pooled_methods(comparison, datasets):
         scores = comparison.scores(method, shared)
         if not scores:
             continue

@@ -197,6 +197,18 @@ def test_small_returns_are_shown_with_three_decimals(tmp_path):
     assert dict(zip(returns.header, returns.rows[1], strict=True))["each seed"] == "0.612, 0.634"
 
 
+def test_a_method_without_an_environment_is_left_out_of_what_pools_it(tmp_path):
+    for env in (SPREAD, "mpe/simple_tag"):
+        for method in ("A", "B"):
+            write_run(tmp_path, method, 0, 150.0, env=env)
+    write_run(tmp_path, "C", 0, 180.0)
+    parts = {part.name: part for part in pooled_parts(load_comparison(tmp_path))}
+    assert set(parts["all"].scores) == {"A", "B"}
+    assert parts["all"].num_datasets == 2
+    assert parts[SPREAD].scores["C"].value == pytest.approx(80.0)
+    assert set(parts["mpe/simple_tag"].scores) == {"A", "B"}
+
+
 def test_overview_marks_the_best_and_what_is_not_told_apart_from_it(tmp_path):
     for method, means in {
         "best": (150.0, 160.0, 170.0),

@@ -14,8 +14,6 @@ from collections.abc import Mapping, Sequence
 from types import NoneType, SimpleNamespace, UnionType
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
-
 if TYPE_CHECKING:
     from rllib_om2p.core.config import OfflineConfig
 
@@ -71,7 +69,7 @@ def setting_methods(
 def own_settings(config: OfflineConfig) -> list[str]:
     """Return the names of the hyperparameters that are not RLlib's."""
     names: dict[str, None] = {}
-    for cls in itertools.takewhile(lambda cls: cls is not AlgorithmConfig, type(config).__mro__):
+    for cls in itertools.takewhile(lambda cls: not _is_rllibs(cls), type(config).__mro__):
         for method in HYPERPARAMETERS:
             if method in vars(cls):
                 names |= dict.fromkeys(inspect.signature(vars(cls)[method]).parameters)
@@ -108,7 +106,13 @@ def _check_kind(config: OfflineConfig, method: str, name: str, value: Any) -> No
 def _default(config: OfflineConfig, name: str) -> Any:
     fresh = type(config)()
     # RLlib's own properties compute what other settings say; ours are other names of settings.
-    return vars(fresh).get(name) if hasattr(AlgorithmConfig, name) else getattr(fresh, name, None)
+    if any(name in vars(cls) for cls in type(config).__mro__ if _is_rllibs(cls)):
+        return vars(fresh).get(name)
+    return getattr(fresh, name, None)
+
+
+def _is_rllibs(cls: type) -> bool:
+    return cls.__module__.partition(".")[0] == "ray"
 
 
 def _hint(config: OfflineConfig, method: str, name: str) -> Any:

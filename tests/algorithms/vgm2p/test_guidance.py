@@ -114,7 +114,7 @@ def expected_gradient(known: float, *, guidance: str, omega: float) -> Tensor:
         matching=MeanFlowMatching(
             derivative="finite_difference",
             step=1e-6,
-            time_table=time_table((0.0,) * 4, dtype=torch.float64),
+            time_table=time_table((0.0,) * 4).double(),
         ),
         omega=omega,
         guidance=guidance,

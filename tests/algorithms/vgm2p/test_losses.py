@@ -36,7 +36,7 @@ def make_networks(**settings: object) -> VGM2PNetworks:
 
 def make_loss(networks: VGM2PNetworks, **kwargs: object) -> ActorLoss:
     derivative = kwargs.pop("derivative", "tangent")
-    table = time_table((0.0, 0.0, 0.0, 0.0), dtype=torch.get_default_dtype())
+    table = time_table((0.0, 0.0, 0.0, 0.0)).to(torch.get_default_dtype())
     matching = MeanFlowMatching(derivative=derivative, step=3e-3, time_table=table)
     settings = {
         "omega": OMEGA,

@@ -213,14 +213,23 @@ def missing(cells: Sequence[Cell], folder: Path) -> list[Cell]:
             todo.append(cell)
             continue
         found, wanted = read_record(file).get("cell", {}), cell.identity()
-        changed = [key for key in wanted if found.get(key) != wanted[key]]
-        if changed:
-            values = ", ".join(f"{k} {found.get(k)} (now {wanted[k]})" for k in changed)
-            raise ValueError(
-                f"{file} was made otherwise: {values}. Move it away to make it again, or write to "
-                "another --out."
-            )
+        require_same(file, found, wanted)
     return todo
+
+
+def require_same(file: Path, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Check that a result was made with the values of today; older ones may have had more names.
+
+    Raises:
+        ValueError: It was not; the text says which differ, and what to do.
+    """
+    changed = [name for name in now if then.get(name) != now[name]]
+    if changed:
+        values = ", ".join(f"{n} {then.get(n)} (now {now[n]})" for n in changed)
+        raise ValueError(
+            f"{file} was made otherwise: {values}. Move it away to make it again, or write to "
+            "another --out."
+        )
 
 
 def result_file(folder: Path, cell: Cell) -> Path:

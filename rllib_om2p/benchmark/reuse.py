@@ -11,14 +11,20 @@ which leaves an algorithm as it was.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from rllib_om2p import disk
 from rllib_om2p.algorithms import ALGORITHMS
-from rllib_om2p.benchmark.cells import Cell, failure_file, result_file, write_json
+from rllib_om2p.benchmark.cells import (
+    Cell,
+    failure_file,
+    require_same,
+    result_file,
+    write_json,
+)
 from rllib_om2p.benchmark.training import hyperparameters, make_config
 from rllib_om2p.core.settings import apply_settings
 from rllib_om2p.evaluation.records import read_record
@@ -89,14 +95,7 @@ def require_same_defaults(cells: Sequence[Cell], folder: Path) -> None:
         record = read_record(file) if file.exists() else {}
         if "hyperparameters" not in record:
             continue
-        now, then = hyperparameters(make_config(cell)), complete(record)
-        changed = [n for n in now if n not in _WITHOUT_EFFECT and then.get(n) != now[n]]
-        if changed:
-            values = ", ".join(f"{n} {then.get(n)} (now {now[n]})" for n in changed)
-            raise ValueError(
-                f"{file} was made otherwise: {values}. Move it away to make it again, or write to "
-                "another --out."
-            )
+        require_same(file, complete(record), _with_effect(hyperparameters(make_config(cell))))
 
 
 def complete(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,9 +112,12 @@ def _keeps_samples(cell: Cell) -> bool:
     return cell.keep_actions and cell.episodes > 0
 
 
+def _with_effect(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in _WITHOUT_EFFECT}
+
+
 def _identity(run: Mapping[str, Any], values: Mapping[str, Any]) -> str:
-    kept = {name: value for name, value in values.items() if name not in _WITHOUT_EFFECT}
-    facts = {name: run.get(name) for name in _RUN} | {"hyperparameters": kept}
+    facts = {name: run.get(name) for name in _RUN} | {"hyperparameters": _with_effect(values)}
     return json.dumps(facts, sort_keys=True)
 
 
@@ -125,9 +127,8 @@ def _copy(source: Path, cell: Cell, folder: Path) -> None:
     file = result_file(folder, cell)
     folder.mkdir(parents=True, exist_ok=True)
     if _keeps_samples(cell):
-        draft = file.with_name(f".{file.stem}.part.npz")
-        shutil.copyfile(source.with_suffix(".npz"), draft)
-        draft.replace(file.with_suffix(".npz"))
+        samples = source.with_suffix(".npz").read_bytes()
+        disk.write_whole(file.with_suffix(".npz"), lambda opened: opened.write(samples))
     changed = {
         "suite": cell.suite,
         "method": cell.method,

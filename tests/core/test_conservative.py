@@ -74,7 +74,7 @@ def one_jump(networks, group_index, agent):
     return act
 
 
-def penalty_of(networks, group_index, agent, part, uniforms, policy=deterministic, noise=None):
+def penalty_of(networks, group_index, agent, part, uniforms, policy, noise):
     """Return one agent's penalty, a number, of uniforms (3, B, M, A) and noise (B, A)."""
     act = policy(networks, group_index, agent)
     dim = uniforms.shape[-1]
@@ -94,6 +94,25 @@ def penalty_of(networks, group_index, agent, part, uniforms, policy=deterministi
     return (integral.log() - data).mean()
 
 
+def penalties_of(networks, batch, draws, policy) -> Tensor:
+    """Return every agent's penalty, (N,)."""
+    return torch.stack(
+        [
+            penalty_of(
+                networks,
+                g,
+                i,
+                batch.groups[g],
+                draws.uniforms[g][:, i],
+                policy,
+                draws.temporal[g][i],
+            )
+            for g, (size, _, _) in enumerate(SHAPES)
+            for i in range(size)
+        ]
+    )
+
+
 @pytest.mark.parametrize("critic", ["own", "vdn"])
 def test_penalty_comes_to_every_agents_temporal_difference(critic):
     config = make_config(critic=critic)
@@ -102,13 +121,7 @@ def test_penalty_comes_to_every_agents_temporal_difference(critic):
     draws = loss.draw(batch, torch.Generator().manual_seed(3))
     losses, metrics = loss(batch, draws)
     temporal, _ = loss.temporal(batch, draws.temporal)
-    penalties = torch.stack(
-        [
-            penalty_of(networks, g, i, batch.groups[g], draws.uniforms[g][:, i])
-            for g, (size, _, _) in enumerate(SHAPES)
-            for i in range(size)
-        ]
-    )
+    penalties = penalties_of(networks, batch, draws, deterministic)
     torch.testing.assert_close(metrics["penalty"], penalties, rtol=1e-4, atol=1e-4)
     added = penalties if critic == "own" else penalties.sum()
     torch.testing.assert_close(losses, temporal + ALPHA * added, rtol=1e-4, atol=1e-4)
@@ -128,15 +141,9 @@ def test_proposals_of_a_policy_of_noise_lie_around_what_it_makes_of_the_targets_
     batch = make_batch()
     loss = conservative_loss(config, networks)
     draws = loss.draw(batch, torch.Generator().manual_seed(3))
-    expected = [
-        penalty_of(
-            networks, g, i, batch.groups[g], draws.uniforms[g][:, i], one_jump, draws.temporal[g][i]
-        )
-        for g, (size, _, _) in enumerate(SHAPES)
-        for i in range(size)
-    ]
+    expected = penalties_of(networks, batch, draws, one_jump)
     penalty = loss(batch, draws)[1]["penalty"]
-    torch.testing.assert_close(penalty, torch.stack(expected), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(penalty, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_discrete_actions_are_all_asked_for_if_legal(tmp_path):

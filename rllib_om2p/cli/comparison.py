@@ -115,6 +115,7 @@ def _run(options: argparse.Namespace, todo: Sequence[Cell], folder: Path, worker
         if not todo:
             return
     start_ray(num_cpus=workers + _READERS)
+    _require_gpus(todo[0].gpus)
     outcome = run_cells(
         todo,
         folder,
@@ -133,6 +134,26 @@ def _run(options: argparse.Namespace, todo: Sequence[Cell], folder: Path, worker
         raise RuntimeError(f"{failed} The same command tries them again.")
     if outcome.left:
         print(f"time is up; {outcome.left} runs are left for the same command")
+
+
+def _require_gpus(needed: float) -> None:
+    """Refuse what Tune would wait for without a word; a cluster may still bring what is missing.
+
+    Raises:
+        ValueError: A run needs more of a GPU than this machine has.
+    """
+    import ray
+
+    available = ray.cluster_resources().get("GPU", 0.0)
+    if needed <= available:
+        return
+    lack = f"each run of this suite needs {needed:g} of a GPU and Ray sees {available:g} GPUs"
+    if os.environ.get("RAY_ADDRESS", "local") != "local":
+        say(f"{lack}; waiting for the cluster to bring more")
+        return
+    raise ValueError(
+        f"{lack}; run it on a machine with one, or choose a suite for CPUs, such as cpu."
+    )
 
 
 def _report(options: argparse.Namespace) -> None:

@@ -93,7 +93,8 @@ def describe(played: Played) -> str:
     if played.normalised is not None and played.references is not None:
         scale = f"random {played.references.random:g} is 0, expert {played.references.expert:g} 100"
         lines.append(f"  normalised   {played.normalised:.1f}  ({scale})")
-    lines += [f"  {agent:<12} {number(r.mean())}" for agent, r in played.agent_returns.items()]
+    for returns in (played.returns_by_team, played.agent_returns):
+        lines += [f"  {name:<12} {number(own.mean())}" for name, own in returns.items()]
     return "\n".join(lines)
 
 

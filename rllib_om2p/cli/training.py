@@ -215,6 +215,7 @@ def _line(iteration: Iteration, total: int) -> str:
         score = iteration.normalised
         shown = "" if score is None else f" (normalised {score:.1f})"
         parts.append(f"return {number(iteration.team_return)}{shown}")
+    parts += [f"{team} {number(value)}" for team, value in iteration.team_returns.items()]
     if iteration.fqe_return is not None:
         lower = iteration.fqe_return_lower
         shown = "" if lower is None else f" (lower {number(lower)})"

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rllib_om2p.data.schema import DatasetSpec
 
 TEAM_RETURN_MEAN = "team_return_mean"
+_OF_TEAM = f"{TEAM_RETURN_MEAN}/"
 
 
 class TeamEnvRunner(MultiAgentEnvRunner):  # type: ignore[misc]
@@ -43,7 +44,7 @@ class TeamEnvRunner(MultiAgentEnvRunner):  # type: ignore[misc]
         num_runners = self.config.num_env_runners or 1
         window = max(1, math.ceil(self.config.metrics_num_episodes_for_smoothing / num_runners))
         named: dict[str, Collection[str] | None] = {TEAM_RETURN_MEAN: None}
-        named |= {f"{TEAM_RETURN_MEAN}/{team}": members for team, members in teams.items()}
+        named |= {f"{_OF_TEAM}{team}": members for team, members in teams.items()}
         for name, members in named.items():
             value = episode_team_return(spec, agents or {}, members)
             self.metrics.log_value(name, value, window=window)
@@ -64,5 +65,14 @@ def episode_team_return(
 
 
 def teams_returns(results: Mapping[str, Any]) -> dict[str, float]:
-    """Return the teams' mean returns by name, out of an env runner's results."""
+    """Return the mean returns by their names in results, out of an env runner's results."""
     return {k: float(v) for k, v in results.items() if k.startswith(TEAM_RETURN_MEAN)}
+
+
+def returns_by_team(results: Mapping[str, Any]) -> dict[str, float]:
+    """Return the mean returns of the config's `teams` by team, out of an evaluation's results."""
+    return {
+        name.removeprefix(_OF_TEAM): value
+        for name, value in results.items()
+        if name.startswith(_OF_TEAM)
+    }

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,6 +48,7 @@ class Played:
         agent_returns: Each agent's return of every episode, (E,).
         team_returns: The team's return by the dataset's convention, (E,).
         references: The scale of the normalised score, if the dataset has one.
+        returns_by_team: Likewise of each of the config's `teams`, (E,), by team.
     """
 
     env: str
@@ -55,6 +56,7 @@ class Played:
     agent_returns: Mapping[str, NDArray[np.float64]]
     team_returns: NDArray[np.float64]
     references: References | None
+    returns_by_team: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     @property
     def mean(self) -> float:
@@ -85,6 +87,7 @@ class Played:
             "team_return_mean": self.mean,
             "interval": None if interval is None else [interval.low, interval.high],
             "normalized_score": self.normalised,
+            "team_return_means": {t: float(r.mean()) for t, r in self.returns_by_team.items()},
             "agent_return_means": {a: float(r.mean()) for a, r in self.agent_returns.items()},
             "team_returns": self.team_returns.tolist(),
         }
@@ -154,8 +157,14 @@ def play_checkpoint(
     }
     # Of another environment the dataset knows no scale.
     references = spec.references if env in (None, spec.env) else {}
+    teams = config.teams or {}
     return Played(
-        name, seed, returns, team_rewards(spec, returns), References.from_mapping(references)
+        name,
+        seed,
+        returns,
+        team_rewards(spec, returns),
+        References.from_mapping(references),
+        {team: team_rewards(spec, returns, members) for team, members in teams.items()},
     )
 
 

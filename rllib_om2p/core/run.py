@@ -18,7 +18,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from rllib_om2p.core.algorithm import (
     Algorithm,
 )
 from rllib_om2p.core.checkpoint import tidy
+from rllib_om2p.core.env_runner import returns_by_team
 from rllib_om2p.core.learner import NUM_UPDATES_LIFETIME, UPDATES_PER_SECOND
 from rllib_om2p.core.run_lock import RunLock
 from rllib_om2p.disk import write_text_whole
@@ -58,6 +59,7 @@ class Iteration:
         metrics: The learners' metrics as means over the agents: "actor_loss", "q", ...
         agent_metrics: The same for each agent.
         team_return: Mean team return, if this iteration was evaluated.
+        team_returns: That of each of the config's `teams` by name, likewise.
         normalised: Its score, if the dataset has references.
         fqe_return: Mean team return that held-out episodes let expect, if that was estimated.
         fqe_return_lower: The pessimistic estimate, to choose by.
@@ -69,6 +71,7 @@ class Iteration:
     metrics: Mapping[str, float]
     agent_metrics: Mapping[str, Mapping[str, float]]
     team_return: float | None = None
+    team_returns: Mapping[str, float] = field(default_factory=dict)
     normalised: float | None = None
     fqe_return: float | None = None
     fqe_return_lower: float | None = None
@@ -97,6 +100,7 @@ class Iteration:
             metrics=means | {k: v for k, v in shared.items() if not k.endswith("_lifetime")},
             agent_metrics=agents,
             team_return=evaluation.get(TEAM_RETURN_MEAN),
+            team_returns=returns_by_team(evaluation),
             normalised=evaluation.get(NORMALIZED_SCORE),
             fqe_return=evaluation.get(FQE_RETURN),
             fqe_return_lower=evaluation.get(FQE_RETURN_LOWER),
@@ -266,14 +270,16 @@ class Run:
         scalars |= {f"train/{name}": value for name, value in iteration.metrics.items()}
         for agent, values in iteration.agent_metrics.items():
             scalars |= {f"{agent}/{name}": value for name, value in values.items()}
+        evaluation = {
+            TEAM_RETURN_MEAN: iteration.team_return,
+            NORMALIZED_SCORE: iteration.normalised,
+            FQE_RETURN: iteration.fqe_return,
+            FQE_RETURN_LOWER: iteration.fqe_return_lower,
+        }
+        evaluation |= {f"{TEAM_RETURN_MEAN}/{t}": v for t, v in iteration.team_returns.items()}
         scalars |= {
             f"evaluation/{name}": value
-            for name, value in (
-                (TEAM_RETURN_MEAN, iteration.team_return),
-                (NORMALIZED_SCORE, iteration.normalised),
-                (FQE_RETURN, iteration.fqe_return),
-                (FQE_RETURN_LOWER, iteration.fqe_return_lower),
-            )
+            for name, value in evaluation.items()
             if value is not None and math.isfinite(value)
         }
         for name, value in scalars.items():

@@ -50,6 +50,19 @@ def bandit_dataset(path: str | os.PathLike[str], *, num_episodes: int = 4000) ->
     return _write(path, rng, actions, rewards)
 
 
+def opposed_dataset(path: str | os.PathLike[str], *, num_episodes: int = 4000) -> str:
+    """Write a game of two sides: what one agent wins the other loses.
+
+    The first earns (b - b*)^2 - (a - a*)^2 for its action a and the second's b; a* and b* are
+    `BANDIT_OPTIMA`, each the best answer to whatever the other does.
+    """
+    rng = np.random.default_rng(4)
+    actions = {name: rng.uniform(-1, 1, num_episodes) for name in AGENTS}
+    first, second = ((actions[name] - BANDIT_OPTIMA[name]) ** 2 for name in AGENTS)
+    rewards = {AGENTS[0]: second - first, AGENTS[1]: first - second}
+    return _write(path, rng, actions, rewards)
+
+
 def two_mode_dataset(path: str | os.PathLike[str], *, num_episodes: int = 4000) -> str:
     """Write actions near +-MODE, each half of the time, with reward -(a - better mode)^2."""
     rng = np.random.default_rng(1)

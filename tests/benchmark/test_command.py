@@ -69,6 +69,17 @@ def test_chosen_part_of_a_suite_is_run_and_reported(place, capsys):
     assert "| medium | A |" in page.with_suffix(".md").read_text()
 
 
+@pytest.mark.usefixtures("ray_cluster")
+def test_suite_for_gpus_is_refused_on_a_machine_without(place, capsys):
+    asked = command(place)
+    file = place / "tiny.py"
+    file.write_text(file.read_text().replace("seeds=", "gpus_per_cell=0.25, seeds="))
+    assert main([*asked, "--seeds", "0"]) == USER_ERROR
+    complaint = capsys.readouterr().err
+    assert "needs 0.25 of a GPU and Ray sees 0 GPUs; run it on a machine with one" in complaint
+    assert not results(place)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.usefixtures("ray_cluster")

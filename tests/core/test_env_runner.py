@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,15 @@ from ray.tune.registry import register_env
 
 from rllib_om2p import OM2P, OM2PConfig
 from rllib_om2p.algorithms.bc import BCConfig
+from rllib_om2p.cli.playing import describe
 from rllib_om2p.core.config import action_space, observation_space
 from rllib_om2p.core.env_runner import episode_team_return
 from rllib_om2p.core.environments import scale_of
 from rllib_om2p.core.playing import play_checkpoint
+from rllib_om2p.core.run import Run
 from rllib_om2p.data.reader import OfflineDataset
 from rllib_om2p.data.schema import AgentSpec, DatasetSpec
+from rllib_om2p.evaluation.scores import number
 from tests.small_data import write_random, write_spread
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -187,3 +191,40 @@ def test_no_seed_draws_one_that_the_results_name_and_that_repeats_the_run(datase
         losses.append(results["walker"]["critic_loss"])
         algo.stop()
     assert losses[0] == losses[1]
+
+
+PREDATORS_AND_PREY = Path("datasets/samples/mpe-simple_tag-medium-prey-agent").resolve()
+TEAMS = {"predators": ["agent_0", "agent_1", "agent_2"], "prey": ["prey"]}
+
+
+def test_each_team_has_its_own_return_wherever_it_is_evaluated(tmp_path, capsys):
+    config = OM2PConfig().offline_data(input_=str(PREDATORS_AND_PREY), teams=TEAMS)
+    config.training(actor_hidden=(8,), critic_hidden=(8,), train_batch_size=32)
+    config.training(num_updates_per_iteration=1)
+    config.environment("mpe/simple_tag", env_config=config.dataset_spec.env_kwargs)
+    config.evaluation(evaluation_interval=1, evaluation_duration=3)
+    config.debugging(seed=0, log_level="ERROR")
+    algo = config.build_algo()
+    seen = []
+    with Run(tmp_path / "run") as run:
+        run.train(algo, 1, report=seen.append)
+    results = algo.evaluate()
+    algo.stop()
+    # By "agent 0" each team's return is that of its first agent.
+    assert config.dataset_spec.team_return == "agent 0"
+    returns = results["env_runners"]["agent_episode_returns_mean"]
+    assert results["team_return_mean/predators"] == pytest.approx(returns["agent_0"])
+    assert results["team_return_mean/prey"] == pytest.approx(returns["prey"])
+    assert returns["prey"] < 0  # far from the arena's middle it pays
+
+    (iteration,) = seen
+    line = json.loads((tmp_path / "run" / "progress.jsonl").read_text())
+    assert iteration.team_returns.keys() == TEAMS.keys()
+    assert iteration.team_returns["predators"] == iteration.team_return
+    assert line["team_returns"] == iteration.team_returns
+
+    played = play_checkpoint(run.checkpoint, num_episodes=3)
+    for team, first in (("predators", "agent_0"), ("prey", "prey")):
+        np.testing.assert_array_equal(played.returns_by_team[team], played.agent_returns[first])
+        assert f"  {team:<12} {number(played.agent_returns[first].mean())}" in describe(played)
+    assert played.to_dict()["team_return_means"]["prey"] == played.agent_returns["prey"].mean()

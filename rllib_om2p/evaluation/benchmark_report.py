@@ -16,6 +16,7 @@ from rllib_om2p.evaluation.action_figures import actions_figure
 from rllib_om2p.evaluation.comparison import (
     Part,
     aggregate_table,
+    distance_table,
     improvement,
     improvement_table,
     overview_table,
@@ -51,27 +52,41 @@ _HOW_TO_READ_COSTS = (
     "compiled ones, if the first method has them); where a method has the other kind only, a "
     "column says which methods are compiled, and ratios between the kinds are left blank. "
     "Times are of one core's processor time, which other processes do not slow; on a GPU, and in "
-    "older records, by the clock. Memory is the whole "
-    "process's at its peak in training (on a GPU torch's); what training adds is shown where every "
-    "run had a process of its own: the table of transitions, networks, optimisers and what an "
-    "update takes."
+    "older records, by the clock; minutes by the clock are of whatever else the machine did, too. "
+    "Memory is the whole process's at its peak in training (on a GPU torch's), and what training "
+    "adds to it: the table of transitions, networks, optimisers and what an update takes. It is "
+    "shown where every run had a process of its own: in one that trained others before it is that "
+    "of the largest."
 )
 _HOW_TO_READ_ACTIONS = (
     "Samples of the first seed. Upper row: one action at each of many observations of the data. "
     "Below: many actions at one observation (where the data's actions differ most among 64 random "
-    "ones, and at a middling one), over the data's actions at its nearest observations."
+    "ones, and at a middling one), over the data's actions at its nearest observations. Distances: "
+    "the root mean square of the policies' actions to the data's at about 10,000 observations of "
+    "the data, over agents and features, in the environment's units, discrete actions one-hot; the "
+    "mean over the seeds. None is to be expected at 0: two draws of the same distribution lie its "
+    "standard deviation times the root of two apart."
 )
+
+
+_IMPROVEMENT = "Probability of improvement"
 
 
 class _Chances(NamedTuple):
     """What takes many resamples: reckoned once, for tables and pictures."""
 
     parts: list[Part]
-    improvements: dict[tuple[str, str], Interval]
+    improvements: dict[str, dict[tuple[str, str], Interval]]
+    """By heading: over all datasets, and over each family of several environments."""
 
     @classmethod
     def of(cls, comparison: Comparison) -> _Chances:
-        return cls(pooled_parts(comparison), improvement(comparison))
+        parts = pooled_parts(comparison)
+        found = {_IMPROVEMENT: improvement(comparison, comparison.datasets)}
+        for part in parts:
+            if part.name != "all" and part.name not in comparison.envs:
+                found[f"{_IMPROVEMENT}, {part.name}"] = improvement(comparison, part.datasets)
+        return cls(parts, {heading: pairs for heading, pairs in found.items() if pairs})
 
 
 def write_benchmark_report(folder: str | Path, out: str | Path) -> list[Path]:
@@ -131,9 +146,12 @@ def _tables(comparison: Comparison, chances: _Chances) -> Iterator[tuple[str, Ta
         returns = returns_table(comparison, env)
         if returns is not None:
             yield f"Returns, {env}", returns
-    if chances.improvements:
-        found = improvement_table(comparison, chances.improvements)
-        yield "Probability of improvement", found
+    for heading, pairs in chances.improvements.items():
+        yield heading, improvement_table(comparison, pairs)
+    for env in comparison.envs:
+        distances = distance_table(comparison, env)
+        if distances is not None:
+            yield f"Distance to the data, {env}", distances
     for env in comparison.envs:
         costs = cost_table(comparison, env)
         if costs is not None:
@@ -165,7 +183,7 @@ def _html(comparison: Comparison, tables: dict[str, Table], chances: _Chances) -
         Section("Returns", _returns(comparison, shown, palette)),
         Section("Learning curves", _curves(comparison, palette)),
         Section("Sweeps", _sweeps(comparison, palette)),
-        Section("Actions", _actions(comparison, palette), folded=True),
+        Section("Actions", _actions(comparison, shown, palette), folded=True),
         Section("Cost", _costs(comparison, shown, palette)),
         Section("Settings", [shown[n] for n in shown if n.startswith("Settings")]),
         Section("Failed runs", _names(comparison.failures)),
@@ -184,10 +202,13 @@ def _overall(
         pooled = {f"{p.name} ({p.num_datasets} datasets)": p.scores for p in chances.parts}
         picture = figures.intervals_figure(pooled, comparison.methods, palette)
         parts += [page.picture(picture), shown["Over datasets"]]
-    if chances.improvements:
-        name = "Probability of improvement"
-        picture = figures.improvement_figure(comparison.methods, chances.improvements)
-        parts += [page.heading(name), page.picture(picture), shown[name]]
+    for heading, pairs in chances.improvements.items():
+        picture = figures.improvement_figure(comparison.methods, pairs)
+        parts += [
+            page.heading(heading),
+            page.picture(picture),
+            page.folded("table", shown[heading]),
+        ]
     return parts
 
 
@@ -213,8 +234,11 @@ def _sweeps(comparison: Comparison, palette: figures.Palette) -> list[str]:
     ]
 
 
-def _actions(comparison: Comparison, palette: figures.Palette) -> list[str]:
+def _actions(comparison: Comparison, shown: dict[str, str], palette: figures.Palette) -> list[str]:
     parts = []
+    for env in comparison.envs:
+        heading = f"Distance to the data, {env}"
+        parts += [page.heading(heading), shown[heading]] if heading in shown else []
     for dataset in comparison.datasets:
         samples: dict[str, Samples] = {}
         for method in comparison.methods:

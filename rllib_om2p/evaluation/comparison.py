@@ -9,7 +9,7 @@ another, while a benchmark is under way, weighs no more.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -89,11 +89,13 @@ class Part(NamedTuple):
 
     Attributes:
         name: "all", a family of environments such as "mpe", or an environment.
+        datasets: Of it, whoever has run on them.
         num_datasets: That all methods share.
         scores: By method.
     """
 
     name: str
+    datasets: list[str]
     num_datasets: int
     scores: dict[str, Aggregate]
 
@@ -114,7 +116,7 @@ def pooled_parts(comparison: Comparison) -> list[Part]:
     if len(comparison.envs) > 1:
         parts |= {env: comparison.datasets_of(env) for env in comparison.envs}
     return [
-        Part(name, len(shared_datasets(comparison, datasets)), found)
+        Part(name, list(datasets), len(shared_datasets(comparison, datasets)), found)
         for name, datasets in parts.items()
         if (found := aggregates(comparison, datasets))
     ]
@@ -208,6 +210,27 @@ def _cell_of_returns(values: Sequence[float], places: int, num_failed: int) -> s
     return " ".join(parts)
 
 
+def distance_table(comparison: Comparison, env: str) -> Table | None:
+    """Return how far the policies act from the data, one row per method, one column per dataset.
+
+    The root mean square distance of their actions to the data's at the data's observations, over
+    agents and features, in the environment's units; the mean over seeds.
+    """
+    datasets = comparison.datasets_of(env)
+    rows = []
+    for method in comparison.methods:
+        cells = [method]
+        for dataset in datasets:
+            found = [run.record.get("action_rmse") for run in comparison.of(method, dataset)]
+            measured = [value for value in found if value is not None]
+            cells.append(f"{np.mean(measured):.3f}" if measured else "")
+        rows.append(tuple(cells))
+    if not any(cell for row in rows for cell in row[1:]):
+        return None
+    names = tuple(dataset.removeprefix(f"{env}/") for dataset in datasets)
+    return Table(("method", *names), tuple(rows), frozenset({"method"}))
+
+
 def returns_table(comparison: Comparison, env: str) -> Table | None:
     """Return one environment's raw and normalised returns, one row per dataset and method."""
     rows, scales = [], {}
@@ -224,14 +247,18 @@ def returns_table(comparison: Comparison, env: str) -> Table | None:
     return results_table(rows, references=scales, baseline="data") if rows else None
 
 
-def improvement(comparison: Comparison) -> dict[tuple[str, str], Interval]:
+def improvement(comparison: Comparison, datasets: Sequence[str]) -> dict[tuple[str, str], Interval]:
     """Return by pair of methods how often a run of the first beats one of the second.
 
     Ties count half, so the two numbers of a pair add up to 1, and their intervals mirror each
     other. Pairs without a dataset that both have with several seeds are left out.
+
+    Args:
+        comparison: All runs.
+        datasets: To pool, such as those of one family of environments.
     """
     found = {}
-    scores = {m: comparison.scores(m, comparison.datasets) for m in comparison.methods}
+    scores = {m: comparison.scores(m, datasets) for m in comparison.methods}
     for first, second in itertools.combinations(comparison.methods, 2):
         both = [
             d
@@ -292,53 +319,83 @@ def settings_table(comparison: Comparison) -> Table | None:
 
 
 class Sweep(NamedTuple):
-    """Methods of one algorithm that differ in one number.
+    """Methods of one algorithm that differ in one number and nothing else.
 
     Attributes:
         algorithm: Whose.
         setting: Its name.
         values: By method, in rising order.
+        fixed: What else sets these methods apart from others of the algorithm.
     """
 
     algorithm: str
     setting: str
     values: dict[str, float]
+    fixed: dict[str, Any]
 
 
 def sweeps(comparison: Comparison) -> list[Sweep]:
-    """Return the sweeps among the methods: at least three of an algorithm, one differing number."""
+    """Return the sweeps among the methods: at least three of an algorithm each."""
     by_algorithm: dict[str, list[str]] = {}
     for method in comparison.methods:
         algorithm = comparison.of(method)[0].record.get("algorithm", method)
         by_algorithm.setdefault(algorithm, []).append(method)
-    found = []
-    for algorithm, methods in by_algorithm.items():
-        differing = _differing_settings(comparison, methods)
-        if len(methods) < 3 or len(differing) != 1:
-            continue
-        ((setting, values),) = differing.items()
-        if all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values.values()):
-            ordered = dict(sorted(values.items(), key=lambda item: float(item[1])))
-            found.append(Sweep(algorithm, setting, ordered))
-    return found
+    return [
+        Sweep(algorithm, setting, values, _only_theirs(settings, values, setting))
+        for algorithm, methods in by_algorithm.items()
+        if (settings := _settings(comparison, methods))
+        for setting, values in _sweeps_of(settings)
+    ]
 
 
-def _differing_settings(
-    comparison: Comparison, methods: Sequence[str]
-) -> dict[str, dict[str, Any]]:
-    """Return the settings in which methods differ on the same dataset, by name and method."""
-    differing: dict[str, dict[str, Any]] = {}
-    for dataset in comparison.datasets:
-        runs = [comparison.of(method, dataset) for method in methods]
-        settings = {
-            method: found[0].record.get("overrides", {})
-            for method, found in zip(methods, runs, strict=True)
-            if found
+# By method and dataset.
+_Settings = Mapping[str, Mapping[str, Mapping[str, Any]]]
+
+
+def _settings(comparison: Comparison, methods: Sequence[str]) -> _Settings:
+    """Return the methods' settings on the datasets on which all of them have run."""
+    found = {
+        method: {
+            dataset: runs[0].record.get("overrides", {})
+            for dataset in comparison.datasets
+            if (runs := comparison.of(method, dataset))
         }
-        for name in {name for values in settings.values() for name in values}:
-            values = {method: values.get(name) for method, values in settings.items()}
-            if len({str(value) for value in values.values()}) > 1:
-                known = differing.setdefault(name, values)
-                if known != values:  # it differs between datasets too: no sweep of one number
-                    differing[name] = dict.fromkeys(methods)
-    return differing
+        for method in methods
+    }
+    shared = set.intersection(*(set(own) for own in found.values()))
+    return (
+        {m: {d: own[d] for d in own if d in shared} for m, own in found.items()} if shared else {}
+    )
+
+
+def _sweeps_of(settings: _Settings) -> Iterator[tuple[str, dict[str, float]]]:
+    """Yield a setting and its values by method, where all other settings are the same."""
+    groups: dict[tuple[str, str], dict[str, float]] = {}
+    for method, by_dataset in settings.items():
+        for name, value in next(iter(by_dataset.values())).items():
+            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if is_number and all(own.get(name) == value for own in by_dataset.values()):
+                others = [
+                    sorted((k, str(v)) for k, v in own.items() if k != name)
+                    for own in by_dataset.values()
+                ]
+                groups.setdefault((name, str(others)), {})[method] = float(value)
+    for (name, _), values in groups.items():
+        if len(set(values.values())) >= 3:
+            yield name, dict(sorted(values.items(), key=lambda item: item[1]))
+
+
+def _only_theirs(settings: _Settings, own: Collection[str], swept: str) -> dict[str, Any]:
+    """Return the settings that `own` methods share on all datasets and some others lack."""
+    first, *rest = (values for method in own for values in settings[method].values())
+    shared = {
+        name: value
+        for name, value in first.items()
+        if name != swept and all(values.get(name) == value for values in rest)
+    }
+    every = [values for by_dataset in settings.values() for values in by_dataset.values()]
+    return {
+        name: value
+        for name, value in shared.items()
+        if any(values.get(name) != value for values in every)
+    }

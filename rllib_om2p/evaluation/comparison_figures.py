@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from numpy.typing import NDArray
 
 from rllib_om2p.evaluation.comparison import Aggregate, Sweep
 from rllib_om2p.evaluation.costs import Cost, are_mixed, costs
@@ -154,11 +155,12 @@ def costs_figure(comparison: Comparison, env: str, palette: Palette) -> str | No
     title = f"{env}: what training takes (medians over runs)"
     panels: Mapping[str, Sequence[float | None]] = {
         "ms per update": [own.milliseconds for own in found.values()],
-        "peak MiB of the process": [own.peak_mib for own in found.values()],
+        "MiB of training": [own.added_mib for own in found.values()],
         "minutes per run": [own.minutes for own in found.values()],
     }
+    panels = {label: values for label, values in panels.items() if any(values)}
     with themed_figure((10.0, 1.2 + 0.27 * len(found))) as figure:
-        drawn = figure.subplots(1, len(panels), sharey=True)
+        drawn = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
         for axes, (label, values) in zip(drawn, panels.items(), strict=True):
             for row, (method, value) in enumerate(zip(found, values, strict=True)):
                 axes.barh(row, value or 0.0, color=palette.colour(method), height=0.6)
@@ -170,13 +172,15 @@ def costs_figure(comparison: Comparison, env: str, palette: Palette) -> str | No
 
 def sweep_figure(comparison: Comparison, sweep: Sweep, palette: Palette) -> str:
     """Draw scores, time and memory over the number in which an algorithm's methods differ."""
-    title = f"{sweep.algorithm}: what {sweep.setting} does"
+    fixed = ", ".join(f"{name}={value}" for name, value in sweep.fixed.items())
+    title = f"{sweep.algorithm}{f' with {fixed}' if fixed else ''}: what {sweep.setting} does"
     values = np.array(list(sweep.values.values()), float)
     scores = {m: comparison.scores(m, comparison.datasets) for m in sweep.values}
     measured = costs(comparison)
     kinds = {own.is_compiled for m, own in measured.items() if m in sweep.values}
     alike = {m: own for m, own in measured.items() if kinds == {own.is_compiled}}
-    others = [m for m in comparison.methods if m not in sweep.values]
+    # Lines to compare with; of one's own algorithm there may be a whole sweep more.
+    others = [m for m in comparison.methods if _algorithm(comparison, m) != sweep.algorithm]
     shown: dict[str, dict[str, float]] = {
         "ms per update": _measured(alike, "milliseconds"),
         "MiB of training": _measured(alike, "added_mib"),
@@ -206,10 +210,25 @@ def sweep_figure(comparison: Comparison, sweep: Sweep, palette: Palette) -> str:
         for axes in figure.axes:
             axes.set_xlabel(sweep.setting)
             axes.grid(alpha=0.25)
-            if values.min() > 0 and values.max() / values.min() >= 8:
-                axes.set_xscale("log", base=2)
-                axes.set_xticks(values, [f"{value:g}" for value in values])
+            _spread(axes, values)
     return to_svg(figure, title)
+
+
+def _spread(axes: Axes, values: NDArray[np.float64]) -> None:
+    """Give small and large values alike room on the x axis; 0 stands left of the smallest."""
+    positive = values[values > 0]
+    if values.min() < 0 or len(positive) < 2 or positive.max() / positive.min() < 8:
+        return
+    if values.min() > 0:
+        axes.set_xscale("log", base=2)
+    else:
+        axes.set_xscale("symlog", base=2, linthresh=float(positive.min()))
+    axes.set_xticks(values, [f"{value:g}" for value in values])
+    axes.minorticks_off()
+
+
+def _algorithm(comparison: Comparison, method: str) -> str:
+    return str(comparison.of(method)[0].record.get("algorithm", method))
 
 
 def _measured(found: Mapping[str, Cost], name: str) -> dict[str, float]:

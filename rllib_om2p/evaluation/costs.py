@@ -24,6 +24,7 @@ class Cost(NamedTuple):
             that measured nothing else. None where it was not measured.
         milliseconds: Per update, likewise, but for None in records that measured nothing else.
         minutes: Of one run: building, training and evaluation; training likewise.
+        clock_minutes: The same by the clock, whatever else the machine did.
         peak_mib: Most memory in training, of the whole process or on the GPU.
         added_mib: How much of it came with the table, networks and training; None where another
             run had been in the process before.
@@ -33,6 +34,7 @@ class Cost(NamedTuple):
     updates_per_second: float | None
     milliseconds: float | None
     minutes: float | None
+    clock_minutes: float | None
     peak_mib: float | None
     added_mib: float | None
 
@@ -72,6 +74,7 @@ def _cost(timed: Sequence[Mapping[str, Any]]) -> Cost:
         ),
         milliseconds=_median(timed, _update_ms),
         minutes=_median(timed, _minutes),
+        clock_minutes=_median(timed, lambda r: sum(r["seconds"].values()) / 60.0),
         peak_mib=_median(timed, lambda r: r["memory_mib"]["gpu_peak"] or r["memory_mib"]["peak"]),
         added_mib=_median(
             [r for r in timed if _is_own_memory(r)],
@@ -85,17 +88,20 @@ def _cost(timed: Sequence[Mapping[str, Any]]) -> Cost:
 def cost_table(comparison: Comparison, env: str) -> Table | None:
     """Return speed and memory on one environment, and their ratios to the first method.
 
-    Where some methods were compiled and some were not, a column says which.
+    Where some methods were compiled and some were not, a column says which. Memory is left out
+    where runs shared their processes: it is that of the largest run before.
     """
     found = costs(comparison, env)
     if not found:
         return None
     first = next(iter(found))
     base, is_mixed = found[first], are_mixed(found)
+    has_memory = any(own.added_mib is not None for own in found.values())
+    memory = ("peak MiB of the process", "MiB of training", f"memory ÷ {first}")
     header = (
         "method", *(["compiled"] if is_mixed else []), "updates/s", "ms per update",
-        f"time ÷ {first}", "minutes per run", "peak MiB of the process", "MiB of training",
-        f"memory ÷ {first}",
+        f"time ÷ {first}", "minutes per run", "minutes by the clock",
+        *(memory if has_memory else ()),
     )  # fmt: skip
     rows = []
     for method, own in found.items():
@@ -109,12 +115,20 @@ def cost_table(comparison: Comparison, env: str) -> Table | None:
                 _three_digits(own.milliseconds),
                 _three_digits(_ratio(own.milliseconds, base.milliseconds) if has_ratio else None),
                 _three_digits(own.minutes),
-                "" if own.peak_mib is None else f"{own.peak_mib:.0f}",
-                "" if own.added_mib is None else f"{own.added_mib:.0f}",
-                _three_digits(_ratio(own.added_mib, base.added_mib) if has_ratio else None),
+                _three_digits(own.clock_minutes),
+                *(_memory(own, base if has_ratio else None) if has_memory else ()),
             )
         )
     return Table(header, tuple(rows), frozenset({"method", "compiled"}))
+
+
+def _memory(own: Cost, base: Cost | None) -> tuple[str, str, str]:
+    ratio = None if base is None else _ratio(own.added_mib, base.added_mib)
+    return (
+        "" if own.peak_mib is None else f"{own.peak_mib:.0f}",
+        "" if own.added_mib is None else f"{own.added_mib:.0f}",
+        _three_digits(ratio),
+    )
 
 
 def _update_ms(record: Mapping[str, Any]) -> float | None:

@@ -187,6 +187,24 @@ def test_what_the_suite_does_not_plan_is_left_out_and_said(tmp_path):
     assert "<li>mpe-simple_spread-medium-A-old-0: method A-old</li>" in out.read_text()
 
 
+def test_families_of_environments_have_chances_of_their_own(tmp_path):
+    for env in ("mpe/simple_spread", "mpe/simple_tag", CHEETAH):
+        for method, mean in (("A", 150.0), ("B", 160.0 if env == CHEETAH else 140.0)):
+            for seed in (0, 1):
+                write_run(tmp_path, method, seed, mean + seed, env=env)
+    _, tables = write_benchmark_report(tmp_path, tmp_path / "report.html")
+    sections = dict(s.split("\n", 1) for s in tables.read_text().split("\n## ")[1:])
+    first_row = {
+        name: text.split("\n| A |")[1].split("|")[1]
+        for name, text in sections.items()
+        if name.startswith("Probability")
+    }
+    assert first_row == {
+        "Probability of improvement": " 0.67 (0.67-0.67) ",
+        "Probability of improvement, mpe": " 1.00 (1.00-1.00) ",
+    }
+
+
 def test_every_interval_is_reckoned_once(results, tmp_path, monkeypatch):
     calls, bootstrap = [], stats.bootstrap
 

@@ -10,6 +10,7 @@ import pytest
 from rllib_om2p.evaluation.comparison import (
     aggregate_table,
     aggregates,
+    distance_table,
     improvement,
     overview_table,
     pooled_parts,
@@ -244,7 +245,12 @@ def test_improvement_counts_won_pairs(tmp_path):
     for seed, (first, second) in enumerate(((110.0, 105.0), (120.0, 130.0))):
         write_run(tmp_path, "A", seed, first)
         write_run(tmp_path, "B", seed, second)
-    found = improvement(load_comparison(tmp_path))
+        write_run(tmp_path, "A", seed, 190.0, env="mpe/simple_tag")
+        write_run(tmp_path, "B", seed, 110.0, env="mpe/simple_tag")
+    comparison = load_comparison(tmp_path)
+    both = improvement(comparison, comparison.datasets)
+    assert both["A", "B"].estimate == 0.75  # all of the other environment's
+    found = improvement(comparison, [f"{SPREAD}/medium"])
     assert found["A", "B"].estimate == 0.5  # 110 and 120 each beat 105, neither beats 130
     assert found["B", "A"].estimate == 0.5
     assert set(found) == {("A", "B"), ("B", "A")}
@@ -254,7 +260,7 @@ def test_improvement_and_its_interval_mirror_each_other(tmp_path):
     for method, means in {"A": (110, 120, 140), "B": (105, 130, 115, 125)}.items():
         for seed, mean in enumerate(means):
             write_run(tmp_path, method, seed, mean)
-    found = improvement(load_comparison(tmp_path))
+    found = improvement(load_comparison(tmp_path), [f"{SPREAD}/medium"])
     ours, theirs = found["A", "B"], found["B", "A"]
     assert ours.estimate == pytest.approx(7 / 12)  # 110 beats 1, 120 beats 2, 140 beats 4
     assert 0.0 <= ours.low < ours.estimate < ours.high <= 1.0
@@ -289,6 +295,27 @@ def test_costs_are_medians_and_ratios_to_the_first_method(tmp_path):
     assert third["MiB of training"] == third["memory ÷ A"] == ""
 
 
+def test_memory_of_shared_processes_is_not_shown_and_the_clock_is(tmp_path):
+    memory = {"fresh_process": False, "before": 400.0, "built": 430.0, "peak": 650.0}
+    write_run(tmp_path, "A", 0, 150.0, memory_mib=memory | {"gpu_peak": 0.0})
+    table = cost_table(load_comparison(tmp_path), SPREAD)
+    assert table is not None
+    assert not [name for name in table.header if "MiB" in name or "memory" in name]
+    row = dict(zip(table.header, table.rows[0], strict=True))
+    assert row["minutes by the clock"] == "1.00"  # 6 s + 30 s + 24 s
+
+
+def test_distances_to_the_data_are_means_over_seeds(tmp_path):
+    for seed, distance in enumerate((0.25, 0.75)):
+        write_run(tmp_path, "A", seed, 150.0, action_rmse=distance)
+    write_run(tmp_path, "B", 0, 150.0, quality="expert")
+    table = distance_table(load_comparison(tmp_path), SPREAD)
+    assert table is not None
+    assert table.header == ("method", "expert", "medium")
+    assert table.rows == (("A", "", "0.500"), ("B", "", ""))
+    assert distance_table(load_comparison(tmp_path), "mpe/simple_tag") is None
+
+
 def test_on_a_gpu_time_is_by_the_clock_and_memory_torch_s(tmp_path):
     memory = {"fresh_process": True, "before": 400.0, "built": 430.0, "peak": 999.0}
     write_run(tmp_path, "A", 0, 150.0, memory_mib=memory | {"gpu_peak": 77.0})
@@ -316,8 +343,21 @@ def test_sweep_is_found_where_one_number_differs(tmp_path):
             write_run(tmp_path, f"A={value:g}", 0, 150.0, quality=quality, overrides=overrides)
     write_run(tmp_path, "B", 0, 150.0)
     (sweep,) = sweeps(load_comparison(tmp_path))
-    assert (sweep.algorithm, sweep.setting) == ("A", "eta")
+    assert (sweep.algorithm, sweep.setting, sweep.fixed) == ("A", "eta", {})
     assert list(sweep.values.items()) == [("A=0.1", 0.1), ("A=1", 1.0), ("A=3", 3.0)]
+
+
+def test_each_form_of_an_algorithm_has_a_sweep_of_its_own(tmp_path):
+    for value in (1.0, 2.0, 3.0):
+        write_run(tmp_path, f"A={value:g}", 0, 150.0, overrides={"omega": value})
+        overrides = {"omega": value, "guide_others": False}
+        write_run(tmp_path, f"A-good={value:g}", 0, 150.0, algorithm="A", overrides=overrides)
+    older = {"omega": 1.0, "guidance": "dropout"}
+    write_run(tmp_path, "A-old=1", 0, 150.0, algorithm="A", overrides=older)
+    plain, good = sorted(sweeps(load_comparison(tmp_path)), key=lambda sweep: len(sweep.fixed))
+    assert (plain.fixed, good.fixed) == ({}, {"guide_others": False})
+    assert list(plain.values) == ["A=1", "A=2", "A=3"]
+    assert list(good.values) == ["A-good=1", "A-good=2", "A-good=3"]
 
 
 def test_methods_that_differ_in_two_numbers_or_by_dataset_are_no_sweep(tmp_path):

@@ -233,7 +233,8 @@ class OfflineConfig(AlgorithmConfig):
                 and for the team (default True). Where an episode can end for good they are scaled
                 only: against centred rewards an end, worth 0, would count as an average future.
             bootstrap_at_truncation: Whether a time limit lets the value go on (default True).
-                False treats it as the end, as the papers' code for MPE does.
+                False treats it as the end, as the papers' code for MPE does, for the team and for
+                an agent that is cut off before the others.
             holdout_fraction: Share of the episodes that is not trained on (default 0), the same
                 ones for every seed and algorithm; for `evaluation(offline_evaluation_interval=1)`.
                 They count in the statistics that normalise observations and rewards.

@@ -49,7 +49,8 @@ class ConservativeCriticLoss:
     Two of the three proposals lie around what the policy makes of the temporal difference's noise,
     at the observation and at the next one. With a team's critic each agent's own value is
     penalised, the others' held at the data: in a sum of values that is the counterfactual penalty
-    on the team's value (arXiv 2309.12696).
+    on the team's value (arXiv 2309.12696), whose agents' weights add up to 1 where ours are 1 each:
+    a weight here is N times theirs.
 
     Attributes:
         temporal: The temporal-difference loss.

@@ -67,6 +67,9 @@ class RowTransform:
         terminateds = rows[:, at["terminated"]] > 0
         if not self.bootstrap_at_truncation:
             terminateds = terminateds | (rows[:, -1:] > 0)
+            if self.layout.spec.has_alive:  # an agent may be cut off before the others
+                alive = rows[:, at["alive"]] > 0
+                terminateds[:-1] |= alive[:-1] & ~alive[1:]
         out[:, at["terminated"]] = terminateds
         return out
 

@@ -131,6 +131,36 @@ def test_time_limit_counts_as_the_end_only_when_asked(dataset):
     assert cut[:, terminateds].sum(0).tolist() == [40, 40, 40]
 
 
+def test_agent_that_is_cut_off_before_the_others_ends_only_when_asked(tmp_path):
+    spec = DatasetSpec(
+        dataset_id="leaves",
+        agents=tuple(AgentSpec.box(name, 1, 1) for name in "ab"),
+        has_alive=True,
+    )
+    alive = {"a": np.ones((2, 5), bool), "b": np.tile([True, True, False, False, False], (2, 1))}
+    with DatasetWriter(tmp_path / "set", spec) as writer:
+        writer.write_batch(
+            obs={name: np.zeros((2, 5, 1), "f4") for name in "ab"},
+            actions={name: np.zeros((2, 4, 1), "f4") for name in "ab"},
+            rewards={name: np.zeros((2, 4), "f4") for name in "ab"},
+            terminateds={name: np.zeros((2, 4), bool) for name in "ab"},
+            truncated=np.ones(2, bool),
+            alive=alive,
+        )
+    dataset = OfflineDataset.open(str(tmp_path / "set"))
+    layout = RowLayout.of(spec)
+    raw, valid = packed(dataset, layout)
+    ends = {}
+    for bootstrap in (True, False):
+        settings = SETTINGS | {"bootstrap_at_truncation": bootstrap}
+        rows = fit_transform(layout, dataset, **settings)(raw)[valid]
+        ends[bootstrap] = rows[:, layout.sections["terminated"]].reshape(2, 4, 2)
+    assert not ends[True].any()
+    for episode in ends[False]:
+        assert episode[:, 0].tolist() == [0, 0, 0, 1]  # the time limit
+        assert episode[:2, 1].tolist() == [0, 1]  # its last step; later ones are not its own
+
+
 def test_constant_feature_is_centred_and_not_blown_up(tmp_path):
     spec = DatasetSpec(dataset_id="constant", agents=(AgentSpec.box("a", 2, 1),))
     obs = np.random.default_rng(0).normal(size=(4, 6, 2)).astype("f4")

@@ -402,6 +402,17 @@ def test_a_setting_of_another_kind_ends_with_one_message(spread, tmp_path, capsy
         assert f"{pair.partition('=')[0]} must be " in fails(capsys, [*command, pair])
 
 
+def test_settings_are_listed_with_the_algorithms_own_defaults(capsys):
+    assert main(["settings", "VGM2P"]) == 0
+    shown = capsys.readouterr().out
+    assert "\n  omega = 3.0\n      " in shown
+    assert "\n  gamma = 0.995\n" in shown
+    assert "\n  critic = 'vdn'\n" in shown
+    assert shown.index("omega =") < shown.index("critic =") < shown.index("teams =")
+    assert main(["settings", "PPO"]) == USER_ERROR
+    assert "must be one of ['OM2P', " in capsys.readouterr().err
+
+
 def test_help_answers_without_loading_torch_or_ray():
     code = (
         "import sys\nfrom rllib_om2p.cli import main\n"

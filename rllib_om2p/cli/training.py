@@ -6,6 +6,8 @@ import argparse
 import contextlib
 import logging
 import math
+import shutil
+import textwrap
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -41,7 +43,7 @@ def add_commands(command: AddCommand) -> None:
         default=[],
         metavar="NAME=VALUE",
         help="hyperparameters, such as eta=0.3 lr=1e-3 actor_hidden=128,128;\n"
-        "see help(OM2PConfig.training) and help(OM2PConfig.offline_data)",
+        "`rllib-om2p settings` lists them",
     )
     train.add_argument("--seed", type=int, help="of weights, batches and noise (0)")
     train.add_argument(
@@ -60,6 +62,9 @@ def add_commands(command: AddCommand) -> None:
     )
     train.add_argument("--resume", metavar="CHECKPOINT", help="continue from it, with its settings")
 
+    settings = command("settings", _settings, "List an algorithm's hyperparameters.")
+    settings.add_argument("algorithm", nargs="?", default="OM2P", help="OM2P (default)")
+
 
 def _at_least(least: int) -> Callable[[str], int]:
     """Return what reads a whole number of an option, for argparse."""
@@ -73,6 +78,34 @@ def _at_least(least: int) -> Callable[[str], int]:
         )
 
     return read
+
+
+def _settings(options: argparse.Namespace) -> None:
+    from rllib_om2p.algorithms import ALGORITHMS
+    from rllib_om2p.core.setting_docs import RLLIBS, setting_docs
+
+    _require_algorithm(options.algorithm)
+    _, config_class = ALGORITHMS[options.algorithm]
+    width = shutil.get_terminal_size().columns
+    print(f"Settings of {config_class.__name__}, and of train --set, with their defaults in it:")
+    method = None
+    for found in setting_docs(config_class):
+        if found.method != method:
+            method = found.method
+            print(f"\n{method}():")
+        print(f"  {found.name} = {found.default!r}")
+        print(textwrap.fill(found.text, width, initial_indent=" " * 6, subsequent_indent=" " * 6))
+    fresh = config_class()
+    print("\ntraining(), as in any RLlib algorithm (help(AlgorithmConfig.training)):")
+    for name in RLLIBS:
+        print(f"  {name} = {getattr(fresh, name)!r}")
+
+
+def _require_algorithm(name: str, option: str = "ALGORITHM") -> None:
+    from rllib_om2p.algorithms import ALGORITHMS
+
+    if name not in ALGORITHMS:
+        raise ValueError(f"{option} must be one of {list(ALGORITHMS)}, got {name!r}.")
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -151,8 +184,7 @@ def _train_config(options: argparse.Namespace) -> OfflineConfig:
     from rllib_om2p.core.checkpoint import read_config
 
     name = options.algorithm or "OM2P"
-    if name not in ALGORITHMS:
-        raise ValueError(f"--algorithm must be one of {list(ALGORITHMS)}, got {name!r}.")
+    _require_algorithm(name, "--algorithm")
     config: OfflineConfig
     if options.resume:
         config = read_config(checkpoint_path(options.resume))

@@ -71,9 +71,9 @@ class ActorCriticConfig(ActorConfig):
             critic_layer_norm: LayerNorm after the critics' activations (default True).
             conservative_weight: Weight of a penalty, beside the mean squared temporal difference,
                 on values of actions that are not the data's (CQL, arXiv 2006.04779 eq. 4; its
-                alpha). 0 (default) for none. Where one policy collected the data it keeps the critic
-                from imagining better actions beyond them: 0.1, or 1 to 5 where that is an expert,
-                in our search; OMAR's code has 0.5 to 5 for raw rewards.
+                alpha). 0 (default) for none. Where one policy collected the data it keeps the
+                critic from imagining better actions beyond them: 0.1, or 1 to 5 where that is an
+                expert, in our search; OMAR's code has 0.5 to 5 for raw rewards.
             num_sampled_actions: Actions per observation of each of the penalty's three proposals:
                 uniform, around the policy's action, around its action at the next observation
                 (default 10). Discrete actions need none: all are asked for.

@@ -17,6 +17,8 @@ from rllib_om2p.core.agent_groups import JointBatch
 from rllib_om2p.core.algorithm import Algorithm
 from rllib_om2p.core.config import OfflineConfig
 from rllib_om2p.core.learner import OfflineLearner
+from rllib_om2p.core.setting_docs import RLLIBS, setting_docs
+from rllib_om2p.core.settings import own_settings
 from tests.small_data import UNEQUAL, write_discrete, write_random
 
 NAMES = sorted(ALGORITHMS)
@@ -53,6 +55,20 @@ def test_config_belongs_to_its_algorithm_and_copies(name):
     assert type(config) is config_class
     assert config.algo_class is algorithm
     assert config.copy().to_dict().keys() == config.to_dict().keys()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_setting_has_a_text_and_its_default(name):
+    config = ALGORITHMS[name][1]
+    found = {setting.name: setting for setting in setting_docs(config)}
+    assert found.keys() == set(own_settings(config()))
+    for setting in found.values():
+        assert len(setting.text) > 10, setting.name
+        assert "**" not in setting.text, setting.name
+        assert setting.default == getattr(config(), setting.name)
+    assert found["tau"].text.startswith("Rate of target networks")
+    assert found["teams"].method == "offline_data"
+    assert all(hasattr(config(), setting) for setting in RLLIBS)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

@@ -193,8 +193,19 @@ def sweep_figure(comparison: Comparison, sweep: Sweep, palette: Palette) -> str:
         if has_scores:
             axes = panels.pop(0)
             for dataset in comparison.datasets:
-                means = [np.mean(scores[m].get(dataset, [np.nan])) for m in sweep.values]
-                axes.plot(values, means, marker="o", markersize=4, label=dataset)
+                seeds = [scores[m].get(dataset, [np.nan]) for m in sweep.values]
+                (line,) = axes.plot(
+                    values, [np.mean(own) for own in seeds], marker="o", markersize=4, label=dataset
+                )
+                for value, own in zip(values, seeds, strict=True):
+                    axes.plot(
+                        [value] * len(own),
+                        own,
+                        ".",
+                        color=line.get_color(),
+                        alpha=0.5,
+                        markersize=3,
+                    )
             axes.set_ylabel("normalised score, mean over seeds")
             axes.legend()
         for axes, (label, found) in zip(panels, shown.items(), strict=True):
@@ -225,6 +236,7 @@ def _spread(axes: Axes, values: NDArray[np.float64]) -> None:
         axes.set_xscale("symlog", base=2, linthresh=float(positive.min()))
     axes.set_xticks(values, [f"{value:g}" for value in values])
     axes.minorticks_off()
+    axes.autoscale(axis="x")
 
 
 def _algorithm(comparison: Comparison, method: str) -> str:

@@ -1,10 +1,13 @@
 """Two groups of agents with random batches, and their networks one by one, for loops over agents.
 
 The oracles of the losses: an algorithm's stacked loss must equal a loop that takes one agent's
-slices at a time and calls nothing of this package.
+slices at a time and calls nothing of this package. And for hand numbers agents of one observation
+and one action, whose networks are weighted sums.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -51,6 +54,51 @@ def make_batch(seed: int = 1) -> JointBatch:
         for size, obs_dim, action_dim in SHAPES
     )
     return JointBatch(groups, normal(1, BATCH))
+
+
+def scalar_layout(num_agents: int = 1) -> RowLayout:
+    """Return the layout of agents with one observation and one action in [-1, 1], one team."""
+    agents = tuple(AgentSpec.box(f"a{i}", 1, 1) for i in range(num_agents))
+    return RowLayout.of(DatasetSpec(dataset_id="scalars", agents=agents))
+
+
+def scalar_batch(
+    obs: Sequence[Sequence[float]],
+    actions: Sequence[Sequence[float]],
+    *,
+    next_obs: Sequence[Sequence[float]] | None = None,
+    rewards: Sequence[Sequence[float]] | None = None,
+    terminateds: Sequence[Sequence[float]] | None = None,
+) -> JointBatch:
+    """Return a batch for `scalar_layout` of numbers (G, B); those not given are 0.
+
+    The team's reward is the agents' mean.
+    """
+    zeros = torch.zeros_like(torch.tensor(obs))
+    following, earned, ended = (
+        zeros if numbers is None else torch.tensor(numbers)
+        for numbers in (next_obs, rewards, terminateds)
+    )
+    part = GroupBatch(scalars(obs), scalars(actions), following[..., None], earned, ended)
+    return JointBatch((part,), earned.mean(0, keepdim=True))
+
+
+def scalars(numbers: Sequence[Sequence[float]]) -> torch.Tensor:
+    """Return numbers (G, B) as tensors of one feature, (G, B, 1)."""
+    return torch.tensor(numbers)[..., None]
+
+
+def set_sums(stack: nn.Module, *slices: Sequence[float]) -> None:
+    """Make each slice of a `StackedMLP` without hidden layers a weighted sum.
+
+    Args:
+        stack: With one output.
+        *slices: One per slice: the weights of its inputs, then the bias.
+    """
+    rows = torch.tensor(slices)
+    with torch.no_grad():
+        stack.weights[0].copy_(rows[:, :-1, None])
+        stack.biases[0].copy_(rows[:, -1:, None])
 
 
 class Plain(nn.Module):

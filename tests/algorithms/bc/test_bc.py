@@ -15,6 +15,7 @@ from rllib_om2p.algorithms.bc.policies import make_policy
 from rllib_om2p.core.agent_groups import GroupBatch
 from rllib_om2p.core.generative import PathDraws
 from rllib_om2p.core.learner import OfflineLearner
+from rllib_om2p.core.matching import MatchingDraws
 from tests.algorithms import toys
 
 
@@ -92,6 +93,20 @@ def test_loss_of_paths_by_hand(policy, expected):
     draws = PathDraws(noise=torch.full((1, 2, 1), 2.0), times=torch.full((1, 2, 1), 0.3))
     loss = make_policy(policy, is_discrete=False).loss(Fixed([[[0.0], [0.0]]]), group, draws)
     assert loss.tolist() == [expected]
+
+
+def test_loss_of_the_mean_flow_by_hand():
+    """From r = 1/4 to t = 3/4, u = 0 and du/dr = 1: 0.5 - 2 + 1/2 = -1 was wanted."""
+
+    class FixedTangent(Fixed):
+        def forward_with_tangent(self, *inputs: torch.Tensor, **directions: torch.Tensor) -> Any:
+            return self.answers
+
+    group = one_group([[0.5], [9.0]], alive=PRESENT)
+    draws = MatchingDraws(torch.full((1, 2, 1), 2.0), torch.full((2, 1, 2, 1), 0.25), None)
+    net = FixedTangent([[[0.0], [0.0]]], [[[1.0], [1.0]]])
+    loss = make_policy("mean_flow", is_discrete=False).loss(net, group, draws)
+    assert loss.tolist() == [1.0]
 
 
 def test_deterministic_clone_acts_between_two_modes(data):

@@ -1,4 +1,4 @@
-"""MA-FQL: its loss agent by agent, a bandit with a known optimum, data with two modes."""
+"""MA-FQL: its loss agent by agent and by hand, a bandit's known optimum, data with two modes."""
 
 from __future__ import annotations
 
@@ -7,10 +7,21 @@ import pytest
 import torch
 
 from rllib_om2p.algorithms.ma_fql import MAFQLConfig
-from rllib_om2p.core.flow_q import FlowQLoss, FlowQNetworks
-from rllib_om2p.core.generative import FlowModel
+from rllib_om2p.core.flow_q import FlowQDraws, FlowQLoss, FlowQNetworks
+from rllib_om2p.core.generative import FlowModel, PathDraws
 from tests.algorithms import toys
-from tests.algorithms.loops import BATCH, SHAPES, Plain, make_batch, make_groups, plain_critic
+from tests.algorithms.loops import (
+    BATCH,
+    SHAPES,
+    Plain,
+    make_batch,
+    make_groups,
+    plain_critic,
+    scalar_batch,
+    scalar_layout,
+    scalars,
+    set_sums,
+)
 
 ALPHA, STEPS = 2.5, 3
 
@@ -87,6 +98,40 @@ def test_what_an_absent_agent_did_does_not_count():
     draws = loss.draw(one, torch.Generator().manual_seed(3))
     assert not torch.equal(first.actions, other.actions)
     torch.testing.assert_close(loss(one, draws)[0], loss(two, draws)[0])
+
+
+def test_linear_networks_give_the_hand_computed_loss_and_slopes():
+    """Hand numbers for v = o + z - 2 r in two Euler steps, mu = 3/8 o + 1/2 x_0, alpha = 4.
+
+    Flow: o = 1, x_0 = 0, x_1 = 1, r = 1/4 has z = 1/4, v = 3/4 for 1; o = 2, x_0 = -1, x_1 = 1,
+    r = 1/2 has z = 0, v = 1 for 2. Flow loss = (1/16 + 1) / 2 = 17/32.
+    Teacher: o = 1 goes from -1/2 with v = 1/2 to -1/4 and with v = 1 - 1/4 - 1 to -3/8; o = 2 goes
+    from 1 with v = 3 to 5/2 and on, clipped to 1.
+    Student: mu = 3/8 - 1/4 = 1/8 and 3/4 + 1/2 = 5/4. Distance = (1/4 + 1/16) / 2 = 5/32.
+    Value: Q_1 = 4 a + 1, Q_2 = o / 4 + 2 a at 1/8 and, clipped, 1: (3/2 + 1/2) / 2 = 1 and
+    (5 + 5/2) / 2 = 15/4, of mean 19/8. Loss = 17/32 + 4 (5/32) - 19/8 = -39/32.
+    Slopes in the biases: the flow's (2 (-1/4) + 2 (-1)) / 2 = -5/4; the student's
+    4 (2 (1/2) + 2 (1/4)) / 2 = 3, less (3 + 0) / 2 of the value, that is flat outside the box.
+    """
+    layout = scalar_layout()
+    config = MAFQLConfig().training(actor_hidden=(), critic_hidden=(), alpha=4.0, flow_steps=2)
+    networks = config.build_networks(layout.groups, torch.Generator())
+    set_sums(networks.flows[0].mlp, (1.0, 1.0, -2.0, 0.0))
+    set_sums(networks.actors[0].mlp, (3 / 8, 1 / 2, 0.0))
+    set_sums(networks.critics[0].mlp, (0.0, 4.0, 1.0), (1 / 4, 2.0, 0.0))
+    draws = FlowQDraws(
+        path=PathDraws(noise=scalars([[0.0, -1.0]]), times=scalars([[1 / 4, 1 / 2]])),
+        noise=scalars([[-1 / 2, 1.0]]),
+    )
+    _, actor_phase = config.build_phases(networks, layout)
+    loss, metrics = actor_phase.loss(scalar_batch([[1.0, 2.0]], [[1.0, 1.0]]), (draws,))
+    assert metrics["flow_loss"].item() == pytest.approx(17 / 32)
+    assert metrics["distill_loss"].item() == pytest.approx(5 / 32)
+    assert metrics["q_policy"].item() == pytest.approx(19 / 8)
+    assert loss.item() == pytest.approx(-39 / 32)
+    biases = [networks.flows[0].mlp.biases[0], networks.actors[0].mlp.biases[0]]
+    slopes = [slope.item() for slope in torch.autograd.grad(loss.sum(), biases)]
+    assert slopes == pytest.approx([-5 / 4, 3 / 2])
 
 
 def train(dataset: str, num_updates: int, **settings: object):

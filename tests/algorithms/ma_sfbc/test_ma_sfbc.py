@@ -1,6 +1,8 @@
-"""MA-SfBC: its targets and its selection candidate by candidate, the toys."""
+"""MA-SfBC: its targets and its selection candidate by candidate, its losses by hand, the toys."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import pytest
@@ -8,9 +10,20 @@ import torch
 
 from rllib_om2p.algorithms.ma_sfbc import MASfBCConfig
 from rllib_om2p.algorithms.ma_sfbc.losses import BehaviourLoss, InSupportCriticLoss
+from rllib_om2p.core.generative import PathDraws
 from rllib_om2p.ops.diffusion import LAST_TIME, sampling_times, signal_and_noise
 from tests.algorithms import toys
-from tests.algorithms.loops import SHAPES, Plain, make_batch, make_groups, plain_critic
+from tests.algorithms.loops import (
+    SHAPES,
+    Plain,
+    make_batch,
+    make_groups,
+    plain_critic,
+    scalar_batch,
+    scalar_layout,
+    scalars,
+    set_sums,
+)
 
 ALPHA, STEPS, CANDIDATES, GAMMA = 1.5, 3, 4, 0.9
 
@@ -87,6 +100,59 @@ def test_critic_loss_equals_a_loop_over_agents_and_candidates():
             expected.append((now - target.detach()).square().mean())
     losses, _ = loss(batch, draws)
     torch.testing.assert_close(losses, torch.stack(expected), rtol=1e-4, atol=1e-4)
+
+
+def test_linear_noise_predictor_gives_the_hand_computed_behaviours_loss():
+    """Hand numbers for e = o + 2 z + r.
+
+    A draw of 0.68524 is the time 0.999 (0.68524) = 0.68455; with u = 1 - 0.68455 = 0.31545
+    0.1 u + 9.95 u^2 = 0.03154 + 0.99011 = 1.02165 = log 25/9, so alpha = 3/5 and sigma = 4/5.
+    x_0 = 2, x_1 = -1: z = -3/5 + 8/5 = 1; o = 1, e = 1 + 2 + 0.68455; loss = 1.68455^2 = 2.83771.
+    """
+    layout = scalar_layout()
+    config = MASfBCConfig().training(actor_hidden=(), critic_hidden=())
+    networks = config.build_networks(layout.groups, torch.Generator())
+    set_sums(networks.actors[0].mlp, (1.0, 2.0, 1.0, 0.0))
+    draws = PathDraws(noise=scalars([[2.0]]), times=scalars([[0.68524]]))
+    behaviour_phase, _ = config.build_phases(networks, layout)
+    loss, _ = behaviour_phase.loss(scalar_batch([[1.0]], [[-1.0]]), (draws,))
+    assert loss.item() == pytest.approx(2.83771, rel=1e-4)
+
+
+def test_linear_networks_give_the_hand_computed_critic_loss():
+    """Hand numbers for two candidates in one step with e = 100 (o' - 2), and alpha = log(3) / 2.
+
+    At o' = 2 noise of 2 and -2 is far outside the box as a clean action, so the candidates are 1
+    and -1.
+    Qbar_1 = 3 a + 2 o', Qbar_2 = -a have the mean 2 + a, so the weights are as
+    exp(+-alpha), 3/4 and 1/4, and the mean candidate is 1/2: V_1 = 11/2, V_2 = -1/2, of mean 5/2.
+    r = 3/4, gamma = 1/2: y = 2; Q_1 = 2 o + 4 a and Q_2 = 4 at o = 1, a = 1/4 are off by 1 and 2:
+    5/2. Where the episode ends and r = 1, y = 1: off by 2 and 3: 13/2. Loss = (5/2 + 13/2) / 2.
+    """
+    layout = scalar_layout()
+    config = MASfBCConfig().training(
+        actor_hidden=(),
+        critic_hidden=(),
+        diffusion_steps=1,
+        num_candidates=2,
+        alpha=math.log(3) / 2,
+        gamma=0.5,
+    )
+    networks = config.build_networks(layout.groups, torch.Generator())
+    set_sums(networks.actors[0].mlp, (100.0, 0.0, 0.0, -200.0))
+    set_sums(networks.critics[0].mlp, (2.0, 4.0, 0.0), (0.0, 0.0, 4.0))
+    set_sums(networks.target_critics[0].mlp, (2.0, 3.0, 0.0), (0.0, -1.0, 0.0))
+    batch = scalar_batch(
+        [[1.0, 1.0]],
+        [[1 / 4, 1 / 4]],
+        next_obs=[[2.0, 2.0]],
+        rewards=[[3 / 4, 1.0]],
+        terminateds=[[0.0, 1.0]],
+    )
+    noise = torch.tensor([2.0, -2.0])[None, None, :, None].expand(1, 2, 2, 1)
+    _, critic_phase = config.build_phases(networks, layout)
+    loss, _ = critic_phase.loss(batch, (noise,))
+    assert loss.item() == pytest.approx(9 / 2)
 
 
 def train(dataset: str, num_updates: int, **settings: object):

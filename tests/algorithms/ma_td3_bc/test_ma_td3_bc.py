@@ -1,6 +1,8 @@
-"""MA-TD3+BC: its loss agent by agent, a bandit with a known optimum, data with two modes."""
+"""MA-TD3+BC: its loss agent by agent and by hand, a bandit's known optimum, data with two modes."""
 
 from __future__ import annotations
+
+import math
 
 import pytest
 import torch
@@ -8,7 +10,16 @@ import torch
 from rllib_om2p.algorithms.ma_td3_bc import MATD3BCConfig
 from rllib_om2p.algorithms.ma_td3_bc.losses import ActorLoss
 from tests.algorithms import toys
-from tests.algorithms.loops import SHAPES, Plain, make_batch, make_groups, plain_critic
+from tests.algorithms.loops import (
+    SHAPES,
+    Plain,
+    make_batch,
+    make_groups,
+    plain_critic,
+    scalar_batch,
+    scalar_layout,
+    set_sums,
+)
 from tests.small_data import write_random
 
 ALPHA = 1.5
@@ -89,6 +100,28 @@ def test_what_an_absent_agent_saw_and_did_does_not_count(critic):
     torch.testing.assert_close(*losses)
 
 
+def test_linear_networks_give_the_hand_computed_loss_and_slope():
+    """Hand numbers for pi(o) = tanh(o log(3) / 2), Q_1 = 3 o + 2 a - 1, Q_2 = 100 - 150 o.
+
+    alpha = 3, o = 1 and 0, pi = 1/2 and 0, a = 1, so the mean distance is (1/4 + 1) / 2 = 5/8;
+    Q_1 = 3 and -1, of mean magnitude 2 and mean 1; loss = 5/8 - 3 (1/2) = -7/8.
+    In the actor's bias, where dpi = 1 - pi^2 = 3/4 and 1, the distance has the slope
+    (2 (-1/2) (3/4) + 2 (-1)) / 2 = -11/8, and 3 Q_1 / 2 has 3 (2 (3/4) + 2) / 2 / 2 = 21/8.
+    """
+    layout = scalar_layout()
+    config = MATD3BCConfig().training(actor_hidden=(), critic_hidden=(), alpha=3.0)
+    networks = config.build_networks(layout.groups, torch.Generator())
+    set_sums(networks.actors[0].mlp, (math.log(3) / 2, 0.0))
+    set_sums(networks.critics[0].mlp, (3.0, 2.0, -1.0), (-150.0, 0.0, 100.0))
+    _, actor_phase = config.build_phases(networks, layout)
+    loss, metrics = actor_phase.loss(scalar_batch([[1.0, 0.0]], [[1.0, 1.0]]), ())
+    assert loss.item() == pytest.approx(-7 / 8)
+    assert metrics["bc_loss"].item() == pytest.approx(5 / 8)
+    assert metrics["q_policy"].item() == pytest.approx(1)
+    (slope,) = torch.autograd.grad(loss.sum(), networks.actors[0].mlp.biases[0])
+    assert slope.item() == pytest.approx(-4)
+
+
 def small_config(dataset, **settings):
     return MATD3BCConfig().offline_data(input_=dataset).training(**toys.SMALL | settings)
 
@@ -115,6 +148,25 @@ def test_one_action_cannot_be_two_modes_but_its_value_moves_it_off_the_worse(tmp
         assert actions.mean() * better > 0.1 * toys.MODE, (agent, actions.mean())
         shares = toys.mode_shares(actions)
         assert shares[1 if better > 0 else 0] < 0.02, (agent, shares)
+
+
+def test_actors_learn_on_every_second_update_and_critics_on_each(tmp_path):
+    config = small_config(str(write_random(tmp_path / "set")))
+    config.validate()
+    learner = config.build_learner()
+
+    def who_learnt():
+        networks = learner._networks
+        stacks = {"actors": networks.actors, "critics": networks.critics}
+        before = {k: [p.clone() for p in s.parameters()] for k, s in stacks.items()}
+        learner.update(num_updates=1)
+        return {
+            name
+            for name, stack in stacks.items()
+            if not all(map(torch.equal, before[name], stack.parameters()))
+        }
+
+    assert [who_learnt() for _ in range(4)] == [{"actors", "critics"}, {"critics"}] * 2
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""OM2P learns what is known to be best: bandits and two modes, with its own critic's help."""
+"""OM2P learns what is known to be best: bandits, two modes, discrete choices."""
 
 from __future__ import annotations
 
@@ -50,3 +50,16 @@ def test_value_draws_the_policy_from_the_worse_mode_to_the_better(form, tmp_path
         assert actions.mean() / better > (0.9 if form == "options" else 0.25)
         if form == "options":
             assert np.mean(abs(actions - better) < 0.25) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("form", "eta", "num_updates", "share"),
+    [("paper", 3.0, 250, 0.8), ("options", 1.0, 150, 0.95)],
+    ids=["paper", "options"],
+)
+def test_best_discrete_action_of_the_data_is_chosen(form, eta, num_updates, share, tmp_path):
+    """Of the data's choices half are the best."""
+    dataset = toys.discrete_dataset(tmp_path / "discrete")
+    learner = train(dataset, num_updates, eta=eta, **FORMS[form])
+    for agent, best in toys.BEST_CHOICE.items():
+        assert np.mean(toys.sample(learner, agent) == best) > share

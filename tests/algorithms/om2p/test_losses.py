@@ -8,12 +8,21 @@ import torch
 from rllib_om2p.algorithms.om2p import OM2PConfig
 from rllib_om2p.algorithms.om2p.losses import ActorDraws, ActorLoss
 from rllib_om2p.algorithms.om2p.networks import OM2PNetworks
-from rllib_om2p.core.agent_groups import AgentGroup, GroupBatch, JointBatch
 from rllib_om2p.core.critic_loss import CriticLoss
 from rllib_om2p.core.matching import Derivative, MatchingDraws, MeanFlowMatching
-from rllib_om2p.data.schema import AgentSpec
 from rllib_om2p.ops.times import time_table
-from tests.algorithms.loops import BATCH, SHAPES, Plain, make_batch, make_groups, plain_critic
+from tests.algorithms.loops import (
+    BATCH,
+    SHAPES,
+    Plain,
+    make_batch,
+    make_groups,
+    plain_critic,
+    scalar_batch,
+    scalar_layout,
+    scalars,
+    set_sums,
+)
 
 GAMMA, ETA = 0.9, 0.7
 
@@ -76,9 +85,11 @@ def test_critic_loss_equals_a_per_agent_loop():
     assert metrics["q"].shape == (5,)
 
 
-def test_vdn_critic_loss_sums_agents_of_all_groups_and_uses_the_team_reward():
+@pytest.mark.parametrize("aggregate", ["mean", "min"])
+def test_vdn_critic_loss_sums_agents_of_all_groups_and_uses_the_team_reward(aggregate):
+    """The smaller is that of the members' sums over the team, not a sum of each agent's smaller."""
     networks, batch = make_networks(), make_batch()
-    loss = make_critic_loss(networks, critic="vdn")
+    loss = make_critic_loss(networks, critic="vdn", aggregate=aggregate)
     draws = loss.draw(batch, torch.Generator().manual_seed(3))
     value, _ = loss(batch, draws)
     team_q, team_next = 0.0, 0.0
@@ -90,7 +101,8 @@ def test_vdn_critic_loss_sums_agents_of_all_groups_and_uses_the_team_reward():
             next_q = plain_critic(networks.target_critics[g], i, part.next_obs[i], next_action)
             team_next = team_next + (1 - part.terminateds[i]) * next_q
             team_q = team_q + plain_critic(networks.critics[g], i, part.obs[i], part.actions[i])
-    target = batch.team_rewards[0] + GAMMA * team_next.mean(0)
+    after = torch.minimum(*team_next) if aggregate == "min" else team_next.mean(0)
+    target = batch.team_rewards[0] + GAMMA * after
     torch.testing.assert_close(value, ((team_q - target.detach()) ** 2).mean())
 
 
@@ -143,12 +155,33 @@ def test_what_an_absent_agent_did_does_not_count(critic):
         torch.testing.assert_close(loss(one, draws)[0], loss(two, draws)[0])
 
 
+@pytest.mark.parametrize("some_are_absent", [False, True])
 @pytest.mark.parametrize(
-    ("normalize_q", "temperature"), [(False, None), (True, None), (False, 0.5)]
+    ("normalize_q", "temperature", "power"),
+    [
+        (False, None, 0.0),
+        (True, None, 0.0),
+        (False, 0.5, 0.0),
+        (False, None, 1.0),
+        (True, 0.5, 0.7),
+    ],
 )
-def test_actor_loss_and_gradient_equal_a_per_agent_loop(normalize_q, temperature):
+def test_actor_loss_and_gradient_equal_a_per_agent_loop(
+    normalize_q, temperature, power, some_are_absent
+):
     networks, batch = make_networks(), make_batch()
-    loss = make_actor_loss(networks, normalize_q=normalize_q, advantage_temperature=temperature)
+    alive = [torch.ones(size, BATCH) for size, _, _ in SHAPES]
+    if some_are_absent:
+        alive[0][1, BATCH // 2 :], alive[1][0, ::3] = 0, 0
+        groups = (g._replace(alive=a) for g, a in zip(batch.groups, alive, strict=True))
+        batch = batch._replace(groups=tuple(groups))
+    loss = make_actor_loss(
+        networks,
+        normalize_q=normalize_q,
+        advantage_temperature=temperature,
+        adaptive_power=power,
+        adaptive_constant=0.2,
+    )
     draws = loss.draw(batch, torch.Generator().manual_seed(4))
     losses, _ = loss(batch, draws)
     parameters = [p for actor in networks.actors for p in actor.parameters()]
@@ -157,10 +190,11 @@ def test_actor_loss_and_gradient_equal_a_per_agent_loop(normalize_q, temperature
     for g, (size, _, _) in enumerate(SHAPES):
         part, drawn = batch.groups[g], draws[g]
         for i in range(size):
-            actor, obs, x_1 = Plain(networks.actors[g].mlp, i), part.obs[i], part.actions[i]
-            x_0 = drawn.matching.noise[i]
+            actor, there = Plain(networks.actors[g].mlp, i), alive[g][i] > 0
+            obs, x_1 = part.obs[i, there], part.actions[i, there]
+            x_0 = drawn.matching.noise[i, there]
             # Uniform times: the inverse CDF is the identity.
-            s1, s2 = drawn.matching.uniforms[:, i]
+            s1, s2 = drawn.matching.uniforms[:, i, there]
             r, t = torch.minimum(s1, 1 - s2), torch.maximum(s1, 1 - s2)
             z, v = (1 - r) * x_0 + r * x_1, x_1 - x_0
 
@@ -169,15 +203,16 @@ def test_actor_loss_and_gradient_equal_a_per_agent_loop(normalize_q, temperature
 
             u, du = torch.func.jvp(velocity, (z, r), (v, torch.ones_like(r)))
             errors = ((u - (v + (t - r) * du).detach()) ** 2).mean(-1)
-            weights = torch.ones(BATCH)
+            errors = errors / (errors.detach() + 0.2) ** power
+            weights = torch.ones(len(obs))
             if temperature is not None:
                 taken = plain_critic(networks.critics[g], i, obs, x_1).mean(0)
-                other = action_of(actor, obs, drawn.baseline_noise[i])
+                other = action_of(actor, obs, drawn.baseline_noise[i, there])
                 gain = (taken - plain_critic(networks.critics[g], i, obs, other).mean(0)).detach()
-                weights = (gain / (temperature * gain.std(correction=0))).softmax(0) * BATCH
+                weights = (gain / (temperature * gain.std(correction=0))).softmax(0) * len(obs)
                 assert weights.min() < 0.2
             bc = (weights * errors).mean()
-            action = action_of(actor, obs, drawn.action_noise[i])
+            action = action_of(actor, obs, drawn.action_noise[i, there])
             q = plain_critic(networks.critics[g], i, obs, action).mean(0)
             scale = 1 / q.detach().abs().mean() if normalize_q else 1.0
             expected.append(bc - ETA * scale * q.mean())
@@ -241,11 +276,22 @@ def test_actor_loss_with_finite_difference_is_close_to_the_tangents():
 
 def test_ablations_drop_exactly_their_term():
     networks, batch = make_networks(), make_batch()
-    both = make_actor_loss(networks)
+    both = make_actor_loss(networks, bc_weight=0.4)
     draws = both.draw(batch, torch.Generator().manual_seed(6))
     bc_only, _ = make_actor_loss(networks, eta=0.0)(batch, draws)
     q_only, _ = make_actor_loss(networks, bc_weight=0.0)(batch, draws)
-    torch.testing.assert_close(bc_only + q_only, both(batch, draws)[0])
+    torch.testing.assert_close(0.4 * bc_only + q_only, both(batch, draws)[0])
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.25])
+def test_a_fraction_of_the_jumps_is_empty(fraction):
+    actions = torch.zeros(1, 10_000, 1)
+    matching = MeanFlowMatching(
+        derivative="none", time_table=time_table((0.0,) * 4), instant_fraction=fraction
+    )
+    draws = matching.draw(actions, torch.Generator().manual_seed(0))
+    _, r, t = matching.points(actions, draws)
+    assert (r == t).float().mean().item() == pytest.approx(fraction, abs=0.015)
 
 
 def test_linear_velocity_net_gives_the_hand_computed_matching_loss():
@@ -254,22 +300,59 @@ def test_linear_velocity_net_gives_the_hand_computed_matching_loss():
     x_0 = 0, x_1 = 1, r = 1/4, t = 3/4; z = 1/4, v = 1,
     u = 2/4 - 1/4 + 3/4 = 1, target = 1 + 1/2 (2 - 1) = 3/2, loss = 1/4.
     """
-    group = AgentGroup((AgentSpec("a", 1, 1, (-1.0,), (1.0,)),), (0,))
     config = OM2PConfig().training(actor_hidden=(), eta=0.0)
-    networks = config.build_networks([group], torch.Generator())
-    with torch.no_grad():
-        networks.actors[0].mlp.weights[0].copy_(torch.tensor([[[0.0], [2.0], [-1.0], [1.0]]]))
-    ones, zeros = torch.ones(1, 1, 1), torch.zeros(1, 1, 1)
-    part = GroupBatch(zeros, ones, zeros, zeros[..., 0], zeros[..., 0])
+    networks = config.build_networks(scalar_layout().groups, torch.Generator())
+    set_sums(networks.actors[0].mlp, (0.0, 2.0, -1.0, 1.0, 0.0))
+    zeros = torch.zeros(1, 1, 1)
     draws = ActorDraws(
         matching=MatchingDraws(
             noise=zeros, uniforms=torch.tensor([0.25, 0.25]).reshape(2, 1, 1, 1), instant=None
         ),
         action_noise=zeros,
     )
-    batch = JointBatch((part,), torch.zeros(1))
+    batch = scalar_batch([[0.0]], [[1.0]])
     for derivative in ("tangent", "finite_difference"):
         loss = make_actor_loss(networks, eta=0.0, derivative=derivative)
         assert loss(batch, (draws,))[0].item() == pytest.approx(0.25, rel=1e-3)
     none = make_actor_loss(networks, eta=0.0, derivative="none")
     assert none(batch, (draws,))[0].item() == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("normalize_q", "expected", "slope"), [(False, -5 / 4, -7), (True, -3 / 4, -5)]
+)
+def test_linear_networks_give_the_hand_computed_loss_and_slope(normalize_q, expected, slope):
+    """Hand numbers of eq. 6 for u = 2 z - r + t, Q = o + 4 a - 3, eta = 3, o = 1.
+
+    Uniforms of 1/2 are times s = (1/2)^2 = 1/4 of the default xi, which is Beta(1/2, 1), so r and t
+    are 1/4 and 3/4, and L_bc = 1/4 in both transitions, as above.
+    a~ of noise -1/4 is -1/4 + (-1/2 + 1) = 1/4; of 1/2 it is 1/2 + 2, clipped to 1. Q = -1 and 2,
+    of mean 1/2: loss = 1/4 - 3/2 = -5/4; divided by their mean magnitude 3/2: 1/4 - 3 (1/3) = -3/4.
+    In u's bias L_bc has the slope 2 (1 - 3/2) = -1, its target none; Q has 4 and, where it is
+    clipped, 0: -1 - 3 (2) = -7, or -1 - 3 (2) / (3/2) = -5.
+    """
+    layout = scalar_layout()
+    config = OM2PConfig().training(
+        actor_hidden=(),
+        critic_hidden=(),
+        num_critics=1,
+        eta=3.0,
+        normalize_q=normalize_q,
+        derivative="tangent",
+    )
+    networks = config.build_networks(layout.groups, torch.Generator())
+    set_sums(networks.actors[0].mlp, (0.0, 2.0, -1.0, 1.0, 0.0))
+    set_sums(networks.critics[0].mlp, (1.0, 4.0, -3.0))
+    draws = ActorDraws(
+        matching=MatchingDraws(
+            noise=torch.zeros(1, 2, 1), uniforms=torch.full((2, 1, 2, 1), 0.5), instant=None
+        ),
+        action_noise=scalars([[-1 / 4, 1 / 2]]),
+    )
+    _, actor_phase = config.build_phases(networks, layout)
+    loss, metrics = actor_phase.loss(scalar_batch([[1.0, 1.0]], [[1.0, 1.0]]), (draws,))
+    assert metrics["bc_loss"].item() == pytest.approx(1 / 4)
+    assert metrics["q_policy"].item() == pytest.approx(1 / 2)
+    assert loss.item() == pytest.approx(expected)
+    (gradient,) = torch.autograd.grad(loss.sum(), networks.actors[0].mlp.biases[0])
+    assert gradient.item() == pytest.approx(slope)

@@ -11,7 +11,7 @@ from rllib_om2p.algorithms.om2p.networks import OM2PModule
 OBS_DIM, ACTION_DIM, BATCH = 4, 2, 8
 
 
-def make_module(**settings: object) -> OM2PModule:
+def make_module(action_space: gym.Space | None = None, **settings: object) -> OM2PModule:
     torch.manual_seed(0)
     config = {
         "actor_hidden": (16,),
@@ -25,7 +25,7 @@ def make_module(**settings: object) -> OM2PModule:
     }
     return OM2PModule(
         observation_space=gym.spaces.Box(-np.inf, np.inf, (OBS_DIM,), np.float32),
-        action_space=gym.spaces.Box(-2.0, 4.0, (ACTION_DIM,), np.float32),
+        action_space=action_space or gym.spaces.Box(-2.0, 4.0, (ACTION_DIM,), np.float32),
         model_config=config | settings,
     )
 
@@ -67,6 +67,26 @@ def test_best_of_n_takes_each_observations_most_valued_candidate():
         candidates = (noise[row] + velocity(module, same, noise[row], 0.0, 1.0)).clamp(-1, 1)
         values = module.critic(same[None], candidates[None]).mean(0)[0]
         torch.testing.assert_close(chosen[row], candidates[values.argmax()])
+
+
+def test_best_of_n_takes_the_most_valued_of_the_candidates_legal_actions():
+    num, num_actions = 5, 4
+    module = make_module(gym.spaces.Discrete(num_actions), best_of_n=num)
+    obs, noise = normal(BATCH, OBS_DIM), normal(BATCH, num, num_actions)
+    mask = torch.ones(BATCH, num_actions)
+    for row in range(BATCH):  # another two are legal in the next row
+        mask[row, [row % num_actions, (row + 1) % num_actions]] = 0
+    batch = {"obs": {"observations": obs, "action_mask": mask}, "noise": noise}
+    chosen = module.forward_inference(batch)["actions"]
+    for row in range(BATCH):
+        values = {}
+        for start in noise[row]:
+            point = start + velocity(module, obs[[row]], start[None], 0.0, 1.0)[0]
+            action = max(mask[row].nonzero()[:, 0].tolist(), key=point.tolist().__getitem__)
+            corner = torch.full((num_actions,), -1.0)
+            corner[action] = 1.0
+            values[action] = module.critic(obs[None, [row]], corner[None, None]).mean().item()
+        assert chosen[row] == max(values, key=values.get)
 
 
 def test_fresh_noise_makes_different_actions_and_a_seed_repeats_them():

@@ -1,6 +1,8 @@
-"""OMAR: its actor's loss agent by agent, a bandit with a known optimum, data with two modes."""
+"""OMAR: its actor's loss agent by agent and by hand, a bandit, data with two modes."""
 
 from __future__ import annotations
+
+import math
 
 import pytest
 import torch
@@ -8,7 +10,16 @@ import torch
 from rllib_om2p.algorithms.omar import OMARConfig
 from rllib_om2p.algorithms.omar.losses import ActorLoss
 from tests.algorithms import toys
-from tests.algorithms.loops import SHAPES, Plain, make_batch, make_groups, plain_critic
+from tests.algorithms.loops import (
+    SHAPES,
+    Plain,
+    make_batch,
+    make_groups,
+    plain_critic,
+    scalar_batch,
+    scalar_layout,
+    set_sums,
+)
 from tests.small_data import write_random
 
 COEFFICIENT, ROUNDS, CANDIDATES, STD = 0.7, 2, 3, 1.5
@@ -67,6 +78,44 @@ def test_loss_and_gradient_equal_a_loop_over_agents(coefficient):
     reference = torch.autograd.grad(torch.stack(expected).sum(), parameters)
     for gradient, other in zip(gradients, reference, strict=True):
         torch.testing.assert_close(gradient, other, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(("num_elites", "distance"), [(None, 13 / 48), (1, 1 / 6)])
+def test_linear_networks_give_the_hand_computed_loss_and_slope(num_elites, distance):
+    """Hand numbers for pi(o) = tanh(o log(3) / 2), Q_1 = a log 7 + 3, Q_2 = 100, c = 1/2.
+
+    Round 1 around 0 with deviation 1: draws 1/2, -1/2 are the candidates; their weights
+    exp(Q_1) are as 7 : 1, so the mean is 7/16 - 1/16 = 3/8 and the variance
+    ((1/8)^2 + (7/8)^2) / 2 = 25/64. Round 2: draws 3/5, -1 become 3/8 + 5/8 (3/5) = 3/4 and -1/4.
+    Where pi(0) = 0 the best is 3/4, at the distance 9/16. pi(2) = 4/5 is the best itself. Had round
+    2 the draws -1, -1, the best is 1/2 of round 1, at 1/4 from pi(0). So distance =
+    (9/16 + 1/4) / 3; with one elite round 2 only repeats 1/2: distance = (1/4 + 1/4) / 3.
+    Q_1 has the mean 3 + (4/5 log 7) / 3, loss = 1/2 distance - 3/2 - 2/15 log 7.
+    In the actor's bias dpi = 1 - pi^2 is 1, 9/25 and 1. The distance has the slope
+    (-2 (3/4) - 2 (1/2)) / 3 = -5/6 (elite: -2/3); Q_1 has 59/25 log 7 / 3.
+    """
+    layout = scalar_layout()
+    config = OMARConfig().training(
+        actor_hidden=(),
+        critic_hidden=(),
+        coefficient=0.5,
+        num_rounds=2,
+        num_candidates=2,
+        initial_std=1.0,
+        num_elites=num_elites,
+    )
+    networks = config.build_networks(layout.groups, torch.Generator())
+    set_sums(networks.actors[0].mlp, (math.log(3) / 2, 0.0))
+    set_sums(networks.critics[0].mlp, (0.0, math.log(7), 3.0), (0.0, 0.0, 100.0))
+    draws = torch.tensor([[[0.5, -0.5]] * 3, [[0.6, -1.0], [0.6, -1.0], [-1.0, -1.0]]])
+    _, actor_phase = config.build_phases(networks, layout)
+    batch = scalar_batch([[0.0, 2.0, 0.0]], [[0.0, 0.0, 0.0]])
+    loss, metrics = actor_phase.loss(batch, (draws[:, None, ..., None],))
+    assert metrics["mimic_loss"].item() == pytest.approx(distance)
+    assert loss.item() == pytest.approx(distance / 2 - 3 / 2 - 2 / 15 * math.log(7))
+    (slope,) = torch.autograd.grad(loss.sum(), networks.actors[0].mlp.biases[0])
+    mimicking = -2 / 3 if num_elites else -5 / 6
+    assert slope.item() == pytest.approx(mimicking / 2 - 59 / 150 * math.log(7))
 
 
 def small_config(dataset, **settings):

@@ -31,9 +31,11 @@ def train_on(dataset, num_updates, **settings):
     return train(config, num_updates)
 
 
-def test_bandits_actions_gather_at_each_agents_optimum(tmp_path):
+@pytest.mark.parametrize("share_parameters", [False, True])
+def test_bandits_actions_gather_at_each_agents_optimum(tmp_path, share_parameters):
     """The data are uniform, with a standard deviation of 0.58."""
-    learner = train_on(bandit_dataset(tmp_path / "bandit"), 500)
+    dataset = bandit_dataset(tmp_path / "bandit")
+    learner = train_on(dataset, 500, share_parameters=share_parameters)
     for agent in AGENTS:
         actions = sample(learner, agent)
         assert actions.mean() == pytest.approx(BANDIT_OPTIMA[agent], abs=0.25)
@@ -45,9 +47,10 @@ def test_bandits_actions_gather_at_each_agents_optimum(tmp_path):
     [
         {"guidance": "advantage"},
         {"guidance": "advantage", "guide_others": False},
+        {"guidance": "advantage", "share_parameters": True},
         {"guidance": "label_dropout", "omega": 2.0, "label_dropout": 0.5},
     ],
-    ids=["advantage", "others-free", "label_dropout"],
+    ids=["advantage", "others-free", "shared", "label_dropout"],
 )
 def test_two_modes_become_the_better_one(tmp_path, settings):
     learner = train_on(two_mode_dataset(tmp_path / "modes"), 200, **settings)

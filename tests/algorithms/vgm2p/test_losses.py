@@ -231,6 +231,16 @@ def test_discrete_baseline_actions_are_legal():
     torch.testing.assert_close(advantage_of_data(loss.networks, 0, masked, noise), zeros)
 
 
+def test_the_fraction_of_labels_that_is_dropped_is_label_dropout():
+    batch = make_batch()
+    large = [group._replace(actions=torch.zeros(2, 10_000, 1)) for group in batch.groups]
+    loss = make_loss(make_networks(), guidance="label_dropout", label_dropout=0.1)
+    for drawn in draw(loss, batch._replace(groups=tuple(large))):
+        shares = drawn.is_dropped.float().mean(dim=(1, 2)).tolist()
+        assert shares == pytest.approx([0.1, 0.1], abs=0.015)
+    assert draw(make_loss(make_networks()), batch)[0].is_dropped is None
+
+
 def test_labels_are_one_hot_and_nothing_where_dropped():
     obs = torch.zeros(1, 3, 1)
     is_good = torch.tensor([True, False, True])[None, :, None]

@@ -106,6 +106,12 @@ class ActorCriticConfig(ActorConfig):
         self._check_one_of("target_aggregate", ("mean", "min"))
         self._check_positive("num_critics", "num_sampled_actions", "sample_noise")
         self._check_not_negative("conservative_weight")
+        self._warn_of_idle(
+            "num_sampled_actions",
+            "sample_noise",
+            unless=self.conservative_weight > 0,
+            needs="conservative_weight",
+        )
 
     def build_critic(self, group: AgentGroup, generator: torch.Generator) -> CriticEnsemble:
         """Return the critics of one group's agents."""

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import inspect
+import logging
 import numbers
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -45,9 +47,10 @@ if TYPE_CHECKING:
     from rllib_om2p.core.agent_groups import AgentGroup, RowLayout
     from rllib_om2p.core.phases import Networks, Phase
 
+logger = logging.getLogger(__name__)
+
 Precision = Literal["float32", "bfloat16"]
 OnCorrupt = Literal["raise", "skip"]
-
 
 # Of evaluation(): settings of RLlib's runners for logged episodes and of its estimators.
 _OF_OTHER_EVALUATIONS = (
@@ -111,6 +114,12 @@ def action_space(agent: AgentSpec) -> gym.Space[Any]:
         return gym.spaces.Discrete(agent.num_actions)
     low, high = (np.asarray(end, np.float32) for end in (agent.action_low, agent.action_high))
     return gym.spaces.Box(low, high)
+
+
+@functools.cache
+def _warn_once(text: str) -> None:
+    """Log a warning; RLlib validates one config several times."""
+    logger.warning(text)
 
 
 class OfflineConfig(AlgorithmConfig):
@@ -435,6 +444,13 @@ class OfflineConfig(AlgorithmConfig):
     def _check_one_of(self, name: str, allowed: Sequence[str]) -> None:
         if getattr(self, name) not in allowed:
             raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}.")
+
+    def _warn_of_idle(self, *names: str, unless: bool, needs: str) -> None:
+        """Say which of these settings were changed and do nothing, unless something else is set."""
+        defaults = type(self)()
+        for name in names:
+            if not unless and getattr(self, name) != getattr(defaults, name):
+                _warn_once(f"{name}={getattr(self, name)!r} does nothing here; it needs {needs}.")
 
     def _check_numbers(self) -> None:
         """Check that what is a number by default is one still, and whole ones are whole."""

@@ -80,6 +80,7 @@ class DeterministicConfig(ActorCriticConfig):
         super().validate()
         self._check_positive("target_noise_clip", "policy_delay")
         self._check_not_negative("target_noise")
+        self._warn_of_idle("target_noise_clip", unless=self.target_noise > 0, needs="target_noise")
 
     @override(OfflineConfig)
     def build_networks(

@@ -15,7 +15,9 @@ from ray.tune.search.variant_generator import generate_variants
 from torch.optim.lr_scheduler import ConstantLR
 
 from rllib_om2p import OM2P, OM2PConfig
+from rllib_om2p.algorithms import ALGORITHMS
 from rllib_om2p.algorithms.om2p import OM2PModule
+from rllib_om2p.core.config import _warn_once
 from tests.small_data import write_random
 
 AGENTS = ["walker", "arm_10", "arm_2"]
@@ -236,3 +238,35 @@ def test_a_module_spec_of_the_users_own_gets_the_networks_of_training(dataset):
     spec = config.get_multi_rl_module_spec()
     assert {s.model_config["actor_hidden"] for s in spec.rl_module_specs.values()} == {(8, 8)}
     assert set(spec.build().keys()) == set(AGENTS)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "settings", "needs"),
+    [
+        ("OM2P", {"num_sampled_actions": 3}, {"conservative_weight": 1.0}),
+        ("OM2P", {"finite_difference_step": 0.01}, {"derivative": "finite_difference"}),
+        ("OM2P", {"expectile": 0.9}, {"critic_loss": "expectile"}),
+        ("OM2P", {"adaptive_eta_speed": 5.0}, {"adaptive_eta": 0.1}),
+        ("OM2P", {"adaptive_loss_constant": 0.1}, {"adaptive_loss_power": 1.0}),
+        ("VGM2P", {"label_dropout": 0.2}, {"guidance": "label_dropout"}),
+        ("MATD3BC", {"target_noise_clip": 0.3}, {"target_noise": 0.2}),
+    ],
+)
+def test_a_changed_setting_that_does_nothing_is_said_once(
+    algorithm, settings, needs, dataset, caplog
+):
+    _warn_once.cache_clear()
+    (name,) = settings
+    config = ALGORITHMS[algorithm][1]().offline_data(input_=dataset).training(**settings)
+    off = {"derivative": "tangent", "target_noise": 0.0}
+    config.training(**{need: off[need] for need in needs if need in off})
+    config.validate()
+    config.validate()
+    said = [r.message for r in caplog.records if "does nothing here" in r.message]
+    assert len(said) == 1
+    assert said[0].startswith(
+        f"{name}={settings[name]!r} does nothing here; it needs {[*needs][0]}"
+    )
+    caplog.clear()
+    config.training(**needs).validate()
+    assert not [r for r in caplog.records if "does nothing here" in r.message]

@@ -202,6 +202,20 @@ class OM2PConfig(ActorCriticConfig):
         check_derivative(self.derivative, self.finite_difference_step, self.precision)
         time_table(self.xi, num_points=2)
         check_together(self)
+        self._warn_of_idle_options()
+
+    def _warn_of_idle_options(self) -> None:
+        for name, is_used, needs in (
+            (
+                "finite_difference_step",
+                self.derivative == "finite_difference",
+                'derivative="finite_difference"',
+            ),
+            ("expectile", self.critic_loss == "expectile", 'critic_loss="expectile"'),
+            ("adaptive_eta_speed", self.adaptive_eta is not None, "adaptive_eta"),
+            ("adaptive_loss_constant", self.adaptive_loss_power > 0, "adaptive_loss_power"),
+        ):
+            self._warn_of_idle(name, unless=is_used, needs=needs)
 
     @property
     def needs_critic(self) -> bool:

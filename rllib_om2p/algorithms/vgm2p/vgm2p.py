@@ -139,6 +139,16 @@ class VGM2PConfig(ActorCriticConfig):
                 'a label is learnt from what it drops. guidance="advantage" drops none.'
             )
         check_derivative(self.derivative, self.finite_difference_step, self.precision)
+        self._warn_of_idle(
+            "finite_difference_step",
+            unless=self.derivative == "finite_difference",
+            needs='derivative="finite_difference"',
+        )
+        self._warn_of_idle(
+            "label_dropout",
+            unless=self.guidance == "label_dropout",
+            needs='guidance="label_dropout"',
+        )
 
     @override(OfflineConfig)
     def build_networks(

@@ -41,8 +41,9 @@ _HOW_TO_READ = (
     "methods have are pooled, each with the same weight, however many of its seeds have run; a "
     "method that has nothing of an environment is left out of what pools it. Mean "
     "returns: with the standard deviation over the seeds; bold are the best of a dataset and those "
-    "that Welch's test (p 0.05) does not tell apart from it, among methods with three seeds or "
-    "more; nothing is bold where one with fewer has the largest."
+    "that Welch's test (p 0.05) does not tell apart from it and that are at most 10 normalised "
+    "points below, among methods with three seeds or more; nothing is bold where one with fewer "
+    "has the largest."
 )
 _HOW_TO_READ_COSTS = (
     "Medians over the runs. Times of an update leave out the first point of the curve and the "

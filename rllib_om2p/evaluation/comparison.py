@@ -30,6 +30,8 @@ MATRIX_RESAMPLES = 2_000
 """Of each pair's interval; there are many pairs."""
 MIN_SEEDS = 3
 """Of a method that is called the best: with two, Welch's test tells hardly anything apart."""
+MAX_GAP = 10.0
+"""Of the normalised score, to the best: a method that varies enough is never told apart from it."""
 
 
 class Aggregate(NamedTuple):
@@ -157,8 +159,9 @@ def _with_interval(score: Aggregate) -> str:
 def overview_table(comparison: Comparison, env: str) -> Table | None:
     """Return one environment's mean returns, one row per method, one column per dataset.
 
-    Bold are the largest mean of a dataset and all that are not told apart from it (Welch, p 0.05),
-    of methods with `MIN_SEEDS` or more; none where a method with fewer has the largest.
+    Bold are the largest mean of a dataset and all that are not told apart from it (Welch, p 0.05)
+    nor more than `MAX_GAP` below it, of methods with `MIN_SEEDS` or more; none where a method with
+    fewer has the largest.
     """
     datasets = comparison.datasets_of(env)
     collected = [comparison.data_return(dataset) for dataset in datasets]
@@ -177,26 +180,42 @@ def overview_table(comparison: Comparison, env: str) -> Table | None:
         lost = [comparison.num_failed.get((method, dataset), 0) for dataset in datasets]
         cells = map(_cell_of_returns, row, itertools.repeat(places), lost)
         rows.append((method, *cells))
+    gaps = [_largest_gap(comparison, dataset) for dataset in datasets]
     strong = {
         (method + 1, column + 1)
         for column in range(len(datasets))
-        for method in _level_with_the_best([row[column] for row in means])
+        for method in _level_with_the_best([row[column] for row in means], gaps[column])
     }
     names = tuple(dataset.removeprefix(f"{env}/") for dataset in datasets)
     return Table(("method", *names), tuple(rows), frozenset({"method"}), frozenset(strong))
 
 
-def _level_with_the_best(scores: Sequence[Sequence[float]]) -> list[int]:
-    """Return the position of the largest mean, and of all that are not told apart from it.
+def _largest_gap(comparison: Comparison, dataset: str) -> float:
+    """Return `MAX_GAP` in returns; no limit where there is no scale."""
+    scale = comparison.references(dataset)
+    return abs(scale.expert - scale.random) * MAX_GAP / 100.0 if scale else float("inf")
+
+
+def _level_with_the_best(scores: Sequence[Sequence[float]], gap: float) -> list[int]:
+    """Return the position of the largest mean, and of all that are level with it.
 
     None where a method with too few seeds has the largest: it is not known to be above the others.
+
+    Args:
+        scores: Of the seeds, by method.
+        gap: That a level method's mean lies below at most.
     """
     scored = [i for i, values in enumerate(scores) if values]
     best = max(scored, key=lambda i: float(np.mean(scores[i])), default=None)
     if best is None or len(scores[best]) < MIN_SEEDS:
         return []
     several = [i for i in scored if len(scores[i]) >= MIN_SEEDS]
-    return [i for i in several if i == best or not differ(scores[i], scores[best])]
+    lowest = float(np.mean(scores[best])) - gap
+    return [
+        i
+        for i in several
+        if i == best or (np.mean(scores[i]) >= lowest and not differ(scores[i], scores[best]))
+    ]
 
 
 def _cell_of_returns(values: Sequence[float], places: int, num_failed: int) -> str:
@@ -251,28 +270,27 @@ def improvement(comparison: Comparison, datasets: Sequence[str]) -> dict[tuple[s
     """Return by pair of methods how often a run of the first beats one of the second.
 
     Ties count half, so the two numbers of a pair add up to 1, and their intervals mirror each
-    other. Pairs without a dataset that both have with several seeds are left out.
+    other. The datasets are those that are pooled (`shared_datasets`); a method with less than two
+    seeds on one of them is left out, for its pairs would be of easier or harder ones.
 
     Args:
         comparison: All runs.
         datasets: To pool, such as those of one family of environments.
     """
     found = {}
-    scores = {m: comparison.scores(m, datasets) for m in comparison.methods}
-    for first, second in itertools.combinations(comparison.methods, 2):
-        both = [
-            d
-            for d in scores[first]
-            if min(len(scores[first][d]), len(scores[second].get(d, ()))) > 1
-        ]
-        if both:
-            wins = probability_of_improvement(
-                {d: scores[first][d] for d in both},
-                {d: scores[second][d] for d in both},
-                num_resamples=MATRIX_RESAMPLES,
-            )
-            found[first, second] = wins
-            found[second, first] = Interval(1.0 - wins.estimate, 1.0 - wins.high, 1.0 - wins.low)
+    shared = shared_datasets(comparison, datasets)
+    scores = {m: comparison.scores(m, shared) for m in comparison.methods}
+    several = [
+        method
+        for method, own in scores.items()
+        if shared and all(len(own.get(dataset, ())) > 1 for dataset in shared)
+    ]
+    for first, second in itertools.combinations(several, 2):
+        wins = probability_of_improvement(
+            scores[first], scores[second], num_resamples=MATRIX_RESAMPLES
+        )
+        found[first, second] = wins
+        found[second, first] = Interval(1.0 - wins.estimate, 1.0 - wins.high, 1.0 - wins.low)
     return found
 
 

@@ -215,13 +215,14 @@ def test_overview_marks_the_best_and_what_is_not_told_apart_from_it(tmp_path):
         "best": (150.0, 160.0, 170.0),
         "level": (140.0, 160.0, 165.0),
         "behind": (120.0, 121.0, 122.0),
+        "wild": (60.0, 150.0, 210.0),  # not told apart, and 20 of 100 points below
         "alone": (165.0,),
     }.items():
         for seed, mean in enumerate(means):
             write_run(tmp_path, method, seed, mean)
     write_run(tmp_path, "best", 0, 180.0, quality="expert")
     datasets = [f"{SPREAD}/expert", f"{SPREAD}/medium"]
-    write_plan(tmp_path, ["best", "level", "behind", "alone"], datasets, 10)
+    write_plan(tmp_path, ["best", "level", "behind", "wild", "alone"], datasets, 13)
     table = overview_table(load_comparison(tmp_path), SPREAD)
     assert table is not None
     assert table.header == ("method", "expert", "medium")
@@ -254,6 +255,17 @@ def test_improvement_counts_won_pairs(tmp_path):
     assert found["A", "B"].estimate == 0.5  # 110 and 120 each beat 105, neither beats 130
     assert found["B", "A"].estimate == 0.5
     assert set(found) == {("A", "B"), ("B", "A")}
+
+
+def test_improvement_leaves_out_methods_that_lack_seeds_on_a_pooled_dataset(tmp_path):
+    for seed in (0, 1):
+        for method in ("A", "B", "C"):
+            write_run(tmp_path, method, seed, 110.0 + seed)
+            if seed == 0 or method != "C":
+                write_run(tmp_path, method, seed, 110.0 + seed, quality="expert")
+    comparison = load_comparison(tmp_path)
+    assert set(improvement(comparison, comparison.datasets)) == {("A", "B"), ("B", "A")}
+    assert len(improvement(comparison, [f"{SPREAD}/medium"])) == 6
 
 
 def test_improvement_and_its_interval_mirror_each_other(tmp_path):

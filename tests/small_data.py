@@ -15,6 +15,10 @@ from rllib_om2p.envs.rollout import rollout
 
 UNEQUAL = (("walker", 4, 2), ("arm_10", 3, 1), ("arm_2", 3, 1))
 
+# A sample of the project's, whose prey is an agent that wants the opposite, and its two sides.
+PREDATORS_AND_PREY = Path("datasets/samples/mpe-simple_tag-medium-prey-agent").resolve()
+TEAMS = {"predators": ["agent_0", "agent_1", "agent_2"], "prey": ["prey"]}
+
 
 def write_random(
     directory: Path,

@@ -447,9 +447,11 @@ class OfflineConfig(AlgorithmConfig):
 
     def _warn_of_idle(self, *names: str, unless: bool, needs: str) -> None:
         """Say which of these settings were changed and do nothing, unless something else is set."""
+        if unless:
+            return
         defaults = type(self)()
         for name in names:
-            if not unless and getattr(self, name) != getattr(defaults, name):
+            if getattr(self, name) != getattr(defaults, name):
                 _warn_once(f"{name}={getattr(self, name)!r} does nothing here; it needs {needs}.")
 
     def _check_numbers(self) -> None:

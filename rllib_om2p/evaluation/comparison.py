@@ -356,8 +356,7 @@ def sweeps(comparison: Comparison) -> list[Sweep]:
     """Return the sweeps among the methods: at least three of an algorithm each."""
     by_algorithm: dict[str, list[str]] = {}
     for method in comparison.methods:
-        algorithm = comparison.of(method)[0].record.get("algorithm", method)
-        by_algorithm.setdefault(algorithm, []).append(method)
+        by_algorithm.setdefault(comparison.algorithm(method), []).append(method)
     return [
         Sweep(algorithm, setting, values, _only_theirs(settings, values, setting))
         for algorithm, methods in by_algorithm.items()

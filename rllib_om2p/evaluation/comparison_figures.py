@@ -180,7 +180,7 @@ def sweep_figure(comparison: Comparison, sweep: Sweep, palette: Palette) -> str:
     kinds = {own.is_compiled for m, own in measured.items() if m in sweep.values}
     alike = {m: own for m, own in measured.items() if kinds == {own.is_compiled}}
     # Lines to compare with; of one's own algorithm there may be a whole sweep more.
-    others = [m for m in comparison.methods if _algorithm(comparison, m) != sweep.algorithm]
+    others = [m for m in comparison.methods if comparison.algorithm(m) != sweep.algorithm]
     shown: dict[str, dict[str, float]] = {
         "ms per update": _measured(alike, "milliseconds"),
         "MiB of training": _measured(alike, "added_mib"),
@@ -237,10 +237,6 @@ def _spread(axes: Axes, values: NDArray[np.float64]) -> None:
     axes.set_xticks(values, [f"{value:g}" for value in values])
     axes.minorticks_off()
     axes.autoscale(axis="x")
-
-
-def _algorithm(comparison: Comparison, method: str) -> str:
-    return str(comparison.of(method)[0].record.get("algorithm", method))
 
 
 def _measured(found: Mapping[str, Cost], name: str) -> dict[str, float]:

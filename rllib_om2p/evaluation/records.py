@@ -103,6 +103,10 @@ class Comparison:
         """Return a method's runs by seed, on one dataset or on all."""
         return [r for r in self.runs if r.method == method and dataset in (None, r.dataset)]
 
+    def algorithm(self, method: str) -> str:
+        """Return the name of a method's algorithm."""
+        return str(self.of(method)[0].record.get("algorithm", method))
+
     def references(self, dataset: str) -> References | None:
         """Return the scale of a dataset's normalised scores."""
         found = next(run for run in self.runs if run.dataset == dataset)

@@ -19,7 +19,7 @@ from rllib_om2p.core.config import OfflineConfig
 from rllib_om2p.core.learner import OfflineLearner
 from rllib_om2p.core.setting_docs import RLLIBS, setting_docs
 from rllib_om2p.core.settings import own_settings
-from tests.small_data import UNEQUAL, write_discrete, write_random
+from tests.small_data import PREDATORS_AND_PREY, TEAMS, UNEQUAL, write_discrete, write_random
 
 NAMES = sorted(ALGORITHMS)
 DISCRETE = [name for name in NAMES if ALGORITHMS[name][1].supports_discrete]
@@ -331,10 +331,6 @@ def test_critics_learn_from_the_next_actions_that_are_legal(name, critic, tmp_pa
 def test_discrete_data_are_refused_by_algorithms_that_act_in_boxes(name, tmp_path):
     with pytest.raises(ValueError, match="acts in boxes only"):
         make_config(name, str(write_discrete(tmp_path / "set")))
-
-
-PREDATORS_AND_PREY = Path("datasets/samples/mpe-simple_tag-medium-prey-agent").resolve()
-TEAMS = {"predators": ["agent_0", "agent_1", "agent_2"], "prey": ["prey"]}
 
 
 @pytest.mark.parametrize(("name", "critic"), CRITICS)

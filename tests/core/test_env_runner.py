@@ -23,7 +23,7 @@ from rllib_om2p.core.run import Run
 from rllib_om2p.data.reader import OfflineDataset
 from rllib_om2p.data.schema import AgentSpec, DatasetSpec
 from rllib_om2p.evaluation.scores import number
-from tests.small_data import write_random, write_spread
+from tests.small_data import PREDATORS_AND_PREY, TEAMS, write_random, write_spread
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -191,10 +191,6 @@ def test_no_seed_draws_one_that_the_results_name_and_that_repeats_the_run(datase
         losses.append(results["walker"]["critic_loss"])
         algo.stop()
     assert losses[0] == losses[1]
-
-
-PREDATORS_AND_PREY = Path("datasets/samples/mpe-simple_tag-medium-prey-agent").resolve()
-TEAMS = {"predators": ["agent_0", "agent_1", "agent_2"], "prey": ["prey"]}
 
 
 def test_each_team_has_its_own_return_wherever_it_is_evaluated(tmp_path, capsys):

@@ -117,7 +117,7 @@ def rates() -> Suite:
             Method(
                 f"{member.name}={lr:g}",
                 member.algorithm,
-                {**member.settings, **member.candidates[0], "lr": falling(lr, NUM_UPDATES)},
+                {**member.first, "lr": falling(lr, NUM_UPDATES)},
             )
             for member in members
             for lr in (1e-3, 3e-3, 1e-2, 3e-2)

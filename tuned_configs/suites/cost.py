@@ -43,7 +43,7 @@ def _suite(name: str, title: str, num_updates: int, gpus: float) -> Suite:
             Method("MA-FQL", "MAFQL"),
             *(Method(f"MA-SfBC={m}", "MASfBC", {"num_candidates": m}) for m in CANDIDATES),
             *(
-                Method(member.name, member.algorithm, {**member.settings, **member.candidates[0]})
+                Method(member.name, member.algorithm, member.first)
                 for member in MEMBERS
                 if member.name in OTHERS
             ),

@@ -34,6 +34,11 @@ class Member(NamedTuple):
         """Settings that the search tries, the default first."""
         return SEARCH_SPACES[self.name]
 
+    @property
+    def first(self) -> dict[str, Any]:
+        """All settings with those of the first candidate."""
+        return {**self.settings, **self.candidates[0]}
+
 
 # Of each of three proposals; 12 in all, where OMAR's code for these tasks draws 10. With 10 of each
 # a run would take several times as long.
@@ -80,7 +85,7 @@ def chosen_methods(names: Sequence[str] | None = None) -> list[Method]:
         Method(
             member.name,
             member.algorithm,
-            {**member.settings, **member.candidates[0]},
+            member.first,
             choices.get(member.name, {}),
         )
         for member in MEMBERS

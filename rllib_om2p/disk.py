@@ -25,7 +25,8 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Write a file so that whoever opens it finds the former content or all of the new one.
 
     A hidden neighbour is written, synced to disk and moved into place. A process that is killed
-    leaves it at most, and the next one writes over it.
+    leaves it at most, and the next one writes over it. One writer at a time: two of the same file
+    would share that neighbour, so whoever may meet another holds a lock.
 
     Args:
         path: Its directory must exist.

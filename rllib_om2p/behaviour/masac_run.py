@@ -124,6 +124,11 @@ def masac_replay_of(
         ValueError: The run ended before the target was reached, or the buffer holds fewer steps.
     """
     training = MASACTraining(env, seed=seed, settings=settings)
+    if steps > training.settings.buffer_steps:
+        raise ValueError(
+            f"The replay buffer holds {training.settings.buffer_steps} joint steps, got "
+            f"steps={steps}; ask for fewer."
+        )
     for _ in _checks(training, folder, None, progress):
         if _replay_is_due(training, quality, steps):
             # A dataset may be interrupted while it is written; the same call then takes it up here.

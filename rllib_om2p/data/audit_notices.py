@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rllib_om2p.data.audit_pass import is_rounding
+
 if TYPE_CHECKING:
     from rllib_om2p.data.audit import Audit
 
@@ -73,6 +75,12 @@ def _presence(found: Audit) -> Iterator[str]:
                 f"{seen.filled} rows of {name} hold an action, a reward, an end or an observation "
                 "although it is not alive: set them to zero, or correct alive."
             )
+        if seen.after_end:
+            yield (
+                f"{seen.after_end} rows of {name} come after it terminated, which is an end for "
+                "good: mark it not alive there, or the flag is of another kind (out of fuel, goal "
+                "reached) and belongs into the observation."
+            )
         if seen.illegal:
             yield (
                 f"{seen.illegal} actions of {name} are forbidden by its mask: check which row a "
@@ -89,7 +97,8 @@ def _repetition(found: Audit) -> Iterator[str]:
         extra = sum(len(group) - 1 for group in found.duplicate_episodes)
         example = found.duplicate_episodes[0][:2]
         yield f"{extra} episodes repeat another one, for example {example}."
-    if found.statistics.team_return.std == 0:
+    team = found.statistics.team_return
+    if is_rounding(team.max - team.min, np.array([team.min, team.max])):
         yield "Every episode has the same team return: there is nothing to prefer."
 
 

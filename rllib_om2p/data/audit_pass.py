@@ -22,6 +22,8 @@ from rllib_om2p.data.statistics import Moments, MomentsAccumulator
 # An action this close to an end of its box, as a share of the range, counts as saturated.
 SATURATION_MARGIN = 1e-3
 NUM_BINS = 40
+# Returns are sums of float32 rewards in float64.
+ROUNDING = 1e-9
 # Values compared at once, so that no second array of all of them is made.
 _SLICE = 1_000_000
 
@@ -191,7 +193,11 @@ class Gatherer:
 
     def returns(self) -> Histogram:
         """Return how often which team return occurs."""
-        counts, edges = np.histogram(np.concatenate(self._returns), bins=NUM_BINS)
+        returns = np.concatenate(self._returns)
+        low, high = float(returns.min()), float(returns.max())
+        if is_rounding(high - low, returns):
+            low, high = low - 0.5, high + 0.5
+        counts, edges = np.histogram(returns, bins=NUM_BINS, range=(low, high))
         return Histogram(edges.tolist(), counts.tolist())
 
     def endings(self) -> Endings:
@@ -210,6 +216,11 @@ class Gatherer:
             at_limit_without_truncation=0 if limit is None else int((neither & at_limit).sum()),
             terminated_at_limit=int((terminated & ~truncated & at_limit).sum()),
         )
+
+
+def is_rounding(difference: float, values: AnyArray) -> bool:
+    """Whether numbers that differ by no more than this are equal but for rounding."""
+    return difference <= ROUNDING * float(np.abs(values).max())
 
 
 def _num_distinct(hashes: Sequence[HashArray]) -> int:

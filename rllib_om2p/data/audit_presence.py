@@ -1,4 +1,4 @@
-"""Counts what the columns alive and action_mask contradict, agent by agent; knows decoded rows."""
+"""Counts what alive, action_mask and terminated contradict, agent by agent; knows decoded rows."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from rllib_om2p.data.checks import RowIndex
+from rllib_om2p.data.checks import RowIndex, episode_starts
 from rllib_om2p.data.schema import AgentSpec, AnyArray, BoolArray, DatasetSpec
 
 
@@ -20,12 +20,14 @@ class Presence:
         filled: Rows without it, final ones included, that hold more than the contract allows.
         illegal: Actions that its mask forbids.
         no_choice: Rows, final ones included, whose mask forbids everything.
+        after_end: Acting rows with the agent after it terminated in that episode.
     """
 
     absent: int = 0
     filled: int = 0
     illegal: int = 0
     no_choice: int = 0
+    after_end: int = 0
 
 
 class PresenceCounter:
@@ -41,7 +43,8 @@ class PresenceCounter:
         names: list[str] = []
         for agent in spec.agents:
             masked = spec.has_action_masks and agent.num_actions is not None
-            kinds = ["alive", "obs", "action", "reward", "terminated"] if spec.has_alive else []
+            kinds = ["terminated"]
+            kinds += ["alive", "obs", "action", "reward"] if spec.has_alive else []
             kinds += ["action_mask", "action"] if masked else []
             names += [f"{kind}_{agent.name}" for kind in dict.fromkeys(kinds)]
         return names
@@ -66,8 +69,8 @@ def is_present(values: Mapping[str, AnyArray], agent: str, valid: BoolArray) -> 
 
 
 def _count(agent: AgentSpec, values: Mapping[str, AnyArray], index: RowIndex) -> Presence:
-    found = Presence()
     present = is_present(values, agent.name, index.valid)
+    found = Presence(after_end=int((present & _has_ended(agent, values, index)).sum()))
     mask = values.get(f"action_mask_{agent.name}")
     if mask is not None:
         acted = np.take_along_axis(mask, values[f"action_{agent.name}"][:, None], axis=1)[:, 0]
@@ -77,6 +80,15 @@ def _count(agent: AgentSpec, values: Mapping[str, AnyArray], index: RowIndex) ->
         found.absent = int((index.valid & ~present).sum())
         found.filled = int(_filled(agent, values, index).sum())
     return found
+
+
+def _has_ended(agent: AgentSpec, values: Mapping[str, AnyArray], index: RowIndex) -> BoolArray:
+    """Return the rows before which the agent terminated in their episode, (R,)."""
+    terminated = values[f"terminated_{agent.name}"].astype(np.int64)
+    before = np.cumsum(terminated) - terminated
+    starts = episode_starts(index.episode_ids)
+    lengths = np.diff(np.append(starts, len(before)))
+    return np.asarray(before > np.repeat(before[starts], lengths))
 
 
 def _filled(agent: AgentSpec, values: Mapping[str, AnyArray], index: RowIndex) -> BoolArray:

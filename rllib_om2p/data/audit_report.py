@@ -82,8 +82,9 @@ def _return_lines(found: Audit) -> list[str]:
     references = found.spec.references
     if "random" in references and "expert" in references:
         scale = references["expert"] - references["random"]
-        score = 100 * (first.mean - references["random"]) / scale
-        lines += ["", f"Normalised mean (random = 0, expert = 100): {score:.1f}."]
+        if scale:
+            score = 100 * (first.mean - references["random"]) / scale
+            lines += ["", f"Normalised mean (random = 0, expert = 100): {score:.1f}."]
     return lines
 
 

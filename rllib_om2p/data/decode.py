@@ -17,8 +17,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rllib_om2p.data.checks import RowIndex, check_episodes, check_values
-from rllib_om2p.data.files import SourceFile
-from rllib_om2p.data.schema import AnyArray, BoolArray, Column, DataError, FloatArray
+from rllib_om2p.data.files import SourceFile, reaching
+from rllib_om2p.data.schema import (
+    CONTENT_KEY,
+    AnyArray,
+    BoolArray,
+    Column,
+    DataError,
+    FloatArray,
+    StorageError,
+)
 
 INDEX_COLUMNS = ("episode_id", "step", "valid")
 
@@ -32,6 +40,7 @@ class RowRange(NamedTuple):
         start: First row in the group.
         stop: Row after the last.
         left_out: Rows of the group that do not count, as (first, row after the last), in order.
+        content: The file's `content_mark` when it was opened; None to read whatever it holds.
     """
 
     source: SourceFile
@@ -39,6 +48,7 @@ class RowRange(NamedTuple):
     start: int
     stop: int
     left_out: tuple[tuple[int, int], ...] = ()
+    content: bytes | None = None
 
     def kept(self) -> list[tuple[int, int]]:
         """Return the rows that count as pieces (first, row after the last), in order."""
@@ -69,6 +79,7 @@ class PackedBlock(NamedTuple):
         episode_ids: Episode of each row, as numbered in its file, (R,).
         source: "file, row group k".
         error: Why the row group cannot be read; the block is empty then.
+        is_unreachable: Whether that is its storage's fault, so that it may well be whole.
     """
 
     rows: FloatArray
@@ -76,33 +87,55 @@ class PackedBlock(NamedTuple):
     episode_ids: npt.NDArray[np.int64]
     source: str
     error: str | None = None
+    is_unreachable: bool = False
 
     @classmethod
-    def unreadable(cls, source: str, width: int, error: str) -> PackedBlock:
+    def unreadable(
+        cls, source: str, width: int, error: str, *, is_unreachable: bool
+    ) -> PackedBlock:
         """Return the block of a row group that cannot be read."""
         rows, valid = np.zeros((0, width), np.float32), np.zeros(0, bool)
-        return cls(rows, valid, np.zeros(0, np.int64), source, error)
+        return cls(rows, valid, np.zeros(0, np.int64), source, error, is_unreachable)
+
+    def check(self, *, may_be_damaged: bool) -> PackedBlock:
+        """Return the block.
+
+        Raises:
+            StorageError: It could not be reached.
+            DataError: It is damaged or breaks the contract, unless it `may_be_damaged`.
+        """
+        if self.error is not None and self.is_unreachable:
+            raise StorageError(self.error)
+        if self.error is not None and not may_be_damaged:
+            raise DataError(self.error)
+        return self
+
+
+def content_mark(metadata: pq.FileMetaData) -> bytes:
+    """Return what a file's footer says of its content, SHA-256 in hex; b"" if nothing."""
+    return bytes((metadata.metadata or {}).get(CONTENT_KEY, b""))
 
 
 def read_table(rows: RowRange, names: Sequence[str]) -> pa.Table:
     """Read columns of a row range as they are stored, unchecked.
 
     Raises:
-        DataError: The file changed or is damaged.
+        DataError: The file was replaced or is damaged, or could not be reached.
     """
-    try:
-        with rows.source.filesystem.open_input_file(rows.source.path) as file:
-            parquet = pq.ParquetFile(file, pre_buffer=True)
-            table = parquet.read_row_group(rows.group, columns=list(names), use_threads=True)
-    except (OSError, pa.ArrowException) as error:
+    damaged = (
+        "cannot be read: {error}. The file is damaged or was replaced; copy or write it again."
+    )
+    with (
+        reaching(rows.where, damaged),
+        rows.source.filesystem.open_input_file(rows.source.path) as file,
+    ):
+        parquet = pq.ParquetFile(file, pre_buffer=True)
+        is_other = rows.content not in (None, content_mark(parquet.metadata))
+        table = parquet.read_row_group(rows.group, columns=list(names), use_threads=True)
+    if is_other or rows.stop > table.num_rows:
         raise DataError(
-            f"{rows.where} cannot be read: {error}. The file is damaged or was replaced; copy or "
-            "write it again."
-        ) from error
-    if rows.stop > table.num_rows:
-        raise DataError(
-            f"{rows.where} has {table.num_rows} rows, but {rows.stop} when it was opened: the file "
-            "was replaced; open the dataset again."
+            f"{rows.where} is not what it was when it was opened: the file was replaced. Open the "
+            "dataset again."
         )
     return pa.concat_tables(table.slice(start, stop - start) for start, stop in rows.kept())
 
@@ -121,7 +154,8 @@ def decode(
         The columns, (R, width) or (R,), and where each row belongs.
 
     Raises:
-        DataError: The file changed or is damaged, or its rows break the contract.
+        DataError: The file was replaced or is damaged, or could not be reached, or its rows break
+            the contract.
     """
     wanted = list(dict.fromkeys([*INDEX_COLUMNS, *names]))
     table = read_table(rows, wanted)
@@ -177,4 +211,5 @@ def try_pack(rows: RowRange, columns: Mapping[str, Column], names: Sequence[str]
         return pack(rows, columns, names)
     except DataError as error:
         width = sum(columns[name].width for name in names)
-        return PackedBlock.unreadable(rows.where, width, str(error))
+        is_unreachable = isinstance(error, StorageError)
+        return PackedBlock.unreadable(rows.where, width, str(error), is_unreachable=is_unreachable)

@@ -12,8 +12,9 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 from urllib.parse import unquote
@@ -31,6 +32,7 @@ from rllib_om2p.data.schema import (
     Column,
     DataError,
     DatasetSpec,
+    StorageError,
     contract_columns,
 )
 
@@ -42,6 +44,9 @@ NUM_THREADS = 8
 
 # What follows ?name=value in a URI is for the file system; any other question mark is a glob's.
 _URI_OPTIONS = re.compile(r"(.*?)(\?\w+=.*|)", re.DOTALL)
+
+# What Arrow's own file systems say of the network, as errors of the class that it has for damage.
+_REMOTE_FAULTS = ("AWS Error", "google::cloud::Status")
 
 Path: TypeAlias = str | os.PathLike[str]
 Input: TypeAlias = Path | Sequence[Path]
@@ -82,6 +87,41 @@ class OpenFile(NamedTuple):
     metadata: pq.FileMetaData
     spec: DatasetSpec
     content: str
+
+
+@contextmanager
+def reaching(place: str, damaged: str) -> Iterator[None]:
+    """Turn what a file system or Arrow raises into errors that say whether the file is to blame.
+
+    Every file system of fsspec has errors of its own.
+
+    Args:
+        place: What is read.
+        damaged: What follows it if the file is to blame; {error} is filled in.
+
+    Raises:
+        DataError: The file is damaged or gone.
+        StorageError: It could not be reached: rights, network, a service that does not answer.
+    """
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:
+        if _is_damage(error):
+            raise DataError(f"{place} {damaged.format(error=error)}") from error
+        raise StorageError(
+            f"{place} cannot be reached ({type(error).__name__}: {error}): may you read it, and "
+            "does its storage answer?"
+        ) from error
+
+
+def _is_damage(error: Exception) -> bool:
+    """Whether an error is about a file itself; Arrow says so by OSErrors without a number."""
+    if isinstance(error, pa.ArrowException | FileNotFoundError):
+        return True
+    is_of_arrow = type(error) is OSError and error.errno is None
+    return is_of_arrow and not any(words in str(error) for words in _REMOTE_FAULTS)
 
 
 def in_threads(function: Callable[[T], U], items: Sequence[T]) -> list[U]:
@@ -132,9 +172,11 @@ def find(input_: Input, filesystem: Any = None) -> Found:
 
 
 def _find_one(item: str, filesystem: pafs.FileSystem | None) -> Found:
-    try:
+    with reaching(item, "cannot be read: {error}."):
         if filesystem is None:
             filesystem, path = _resolve(item)
+        elif isinstance(filesystem, pafs.LocalFileSystem):
+            path = _absolute(item)
         else:
             path = item
         if _is_glob(path) and filesystem.get_file_info(path).type == pafs.FileType.NotFound:
@@ -147,8 +189,6 @@ def _find_one(item: str, filesystem: pafs.FileSystem | None) -> Found:
         if info.type == pafs.FileType.File:
             return Found([SourceFile(filesystem, path)], None)
         return _find_directory(filesystem, path.rstrip("/"), item)
-    except OSError as error:
-        raise DataError(f"{item} cannot be read: {error}.") from error
 
 
 def _resolve(item: str) -> tuple[pafs.FileSystem, str]:
@@ -205,7 +245,7 @@ def _is_glob(path: str) -> bool:
 def _match(filesystem: pafs.FileSystem, pattern: str, item: str) -> list[SourceFile]:
     parts = pattern.split("/")
     first_glob = next(i for i, part in enumerate(parts) if _is_glob(part))
-    base = "/".join(parts[:first_glob]) or "/"
+    base = "/".join(parts[:first_glob]) or "/" * pattern.startswith("/")
     selector = pafs.FileSelector(base, recursive=first_glob < len(parts) - 1, allow_not_found=True)
     files = [
         SourceFile(filesystem, info.path)
@@ -242,7 +282,7 @@ def _find_directory(filesystem: pafs.FileSystem, path: str, item: str) -> Found:
     here = {info.base_name: info for info in entries}
     parquet = sorted(name for name in here if name.endswith(".parquet"))
     if CARD_NAME not in here:
-        raise _no_card(item, parquet, ".writing" in here)
+        raise _no_card(item, parquet, here)
     try:
         with filesystem.open_input_stream(card_path) as stream:
             card = json.loads(stream.read())
@@ -269,11 +309,12 @@ def _find_directory(filesystem: pafs.FileSystem, path: str, item: str) -> Found:
     return Found([SourceFile(filesystem, f"{path}/{name}") for name in names], card)
 
 
-def _no_card(item: str, parquet: Sequence[str], is_writing: bool) -> DataError:
-    if is_writing:
+def _no_card(item: str, parquet: Sequence[str], here: Collection[str]) -> DataError:
+    if ".writing" in here:
+        former = "; the former dataset comes back when that begins" if ".former" in here else ""
         return DataError(
             f"{item} is half-written: a writer is still at work or was killed before it finished; "
-            "write the dataset again."
+            f"write the dataset again{former}."
         )
     if parquet:
         return DataError(
@@ -308,16 +349,17 @@ def open_files(files: Iterable[SourceFile]) -> list[OpenFile]:
 
 
 def _open_file(source: SourceFile) -> OpenFile:
-    try:
-        with source.filesystem.open_input_file(source.path) as file:
-            metadata = pq.read_metadata(file)
-            keys = metadata.metadata or {}
-            content = keys.get(CONTENT_KEY, b"").decode() or _hash(file)
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(
-            f"{source.path} is not a readable Parquet file ({error}): it is cut off, damaged or of "
-            f"another format; copy it again, or {WRITE_AGAIN}."
-        ) from error
+    damaged = (
+        "is not a readable Parquet file ({error}): it is cut off, damaged or of another format; "
+        f"copy it again, or {WRITE_AGAIN}."
+    )
+    with (
+        reaching(source.path, damaged),
+        source.filesystem.open_input_file(source.path) as file,
+    ):
+        metadata = pq.read_metadata(file)
+        keys = metadata.metadata or {}
+        content = keys.get(CONTENT_KEY, b"").decode() or _hash(file)
     version = keys.get(VERSION_KEY)
     if version is None or SPEC_KEY not in keys:
         raise DataError(

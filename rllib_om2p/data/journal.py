@@ -111,11 +111,15 @@ class Journal:
             )
 
     def _records(self) -> Iterator[bytes]:
+        size = self.path.stat().st_size
         with self.path.open("rb") as file:
             if file.read(len(MAGIC)) != MAGIC:
                 return
             while len(head := file.read(_RECORD.size)) == _RECORD.size:
                 length, checksum = _RECORD.unpack(head)
+                # After a power failure a file may end in zeros or in anything.
+                if not 0 < length <= size - file.tell():
+                    return
                 payload = file.read(length)
                 if len(payload) < length or zlib.crc32(payload) != checksum:
                     return

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,14 +37,6 @@ def load_journal(directory: Path, key: str) -> list[dict[str, Any]]:
             break
         whole.append(entry)
     return whole
-
-
-def take_back(directory: Path, key: str) -> None:
-    """Undo the moves of a writer that was killed while it published its parts one level up."""
-    for entry in _entries(directory, key):
-        moved = directory.parent / entry["name"]
-        if moved.exists() and not (directory / entry["name"]).exists():
-            os.replace(moved, directory / entry["name"])
 
 
 def _entries(directory: Path, key: str) -> list[dict[str, Any]]:

@@ -90,27 +90,28 @@ def _packed_reader(columns: Mapping[str, Column], names: Sequence[str]) -> ReadR
     def read(number: int, rows: RowRange) -> pa.Table:
         block = try_pack(rows, columns, names)
         if block.error is not None:
-            width = block.rows.shape[1]
-            return _to_table(number, np.zeros((1, width), np.float32), [False], [-1], block.error)
-        return _to_table(number, block.rows, block.valid, block.episode_ids, None)
+            rows = np.zeros((1, block.rows.shape[1]), np.float32)
+            block = block._replace(rows=rows, valid=np.zeros(1, bool), episode_ids=np.array([-1]))
+        return _to_table(number, block)
 
     return read
 
 
 def _row_bytes(width: int) -> int:
-    """Return the size of one packed row, with episode id, range, flag and error offset."""
+    """Return the size of one packed row, with episode id, range, flags and error offset."""
     return 4 * width + 8 + 4 + 1 + 4
 
 
-def _to_table(number: int, rows: Any, valid: Any, episode_ids: Any, error: str | None) -> pa.Table:
-    num_rows, width = rows.shape
+def _to_table(number: int, block: PackedBlock) -> pa.Table:
+    num_rows, width = block.rows.shape
     return pa.table(
         {
-            "rows": pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), width),
-            "valid": pa.array(valid, pa.bool_()),
-            "episode_id": pa.array(episode_ids, pa.int64()),
+            "rows": pa.FixedSizeListArray.from_arrays(pa.array(block.rows.reshape(-1)), width),
+            "valid": pa.array(block.valid, pa.bool_()),
+            "episode_id": pa.array(block.episode_ids, pa.int64()),
             "range": pa.array(np.full(num_rows, number, np.int32)),
-            "error": pa.array([error] * num_rows, pa.string()),
+            "error": pa.array([block.error] * num_rows, pa.string()),
+            "is_unreachable": pa.array(np.full(num_rows, block.is_unreachable)),
         }
     )
 
@@ -205,7 +206,10 @@ def _from_table(table: pa.Table, ranges: Sequence[RowRange]) -> PackedBlock:
     where = ranges[table["range"][0].as_py()].where
     rows = table["rows"].chunk(0)
     if error is not None:
-        return PackedBlock.unreadable(where, rows.type.list_size, error)
+        is_unreachable = table["is_unreachable"][0].as_py()
+        return PackedBlock.unreadable(
+            where, rows.type.list_size, error, is_unreachable=is_unreachable
+        )
     return PackedBlock(
         rows.flatten().to_numpy().reshape(len(rows), rows.type.list_size),
         table["valid"].to_numpy(),

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rllib_om2p.data.checks import RowIndex, episode_starts
-from rllib_om2p.data.decode import PackedBlock, RowRange, decode, try_pack
+from rllib_om2p.data.decode import PackedBlock, RowRange, content_mark, decode, try_pack
 from rllib_om2p.data.files import Input, OpenFile, find, in_threads, open_files
 from rllib_om2p.data.schema import (
     AnyArray,
@@ -65,7 +65,8 @@ class _EpisodeIndex(NamedTuple):
             gaps = here & ~keep
             starts = self.start[gaps].tolist()
             stops = (self.start[gaps] + self.length[gaps] + 1).tolist()
-            ranges.append(rows._replace(left_out=tuple(zip(starts, stops, strict=True))))
+            left_out = sorted({*rows.left_out, *zip(starts, stops, strict=True)})
+            ranges.append(rows._replace(left_out=tuple(left_out)))
         return _EpisodeIndex(ranges, np.concatenate(groups), self.start[keep], self.length[keep])
 
 
@@ -178,12 +179,13 @@ class OfflineDataset:
             shuffle_seed: Shuffles the order of the blocks; None keeps the order of the files.
             use_ray: Read through Ray Data (True) or in this process (False), with equal results;
                 None takes Ray Data if Ray is running.
-            skip_corrupt: Yield a row group that cannot be read, or whose rows break the contract,
-                as an empty block with its `error`.
+            skip_corrupt: Yield a row group that is damaged, or whose rows break the contract, as an
+                empty block with its `error`.
 
         Raises:
             DataError: A column is unknown, there are more shards than episodes, or (while
-                iterating, without `skip_corrupt`) rows cannot be read or break the contract.
+                iterating) storage cannot be reached or, without `skip_corrupt`, rows are damaged
+                or break the contract.
         """
         names = list(columns)
         if not names or len(set(names)) != len(names) or "episode_id" in names:
@@ -205,7 +207,7 @@ class OfflineDataset:
             blocks = iter_blocks(ranges, self._columns, names)
         else:
             blocks = (try_pack(rows, self._columns, names) for rows in ranges)
-        return blocks if skip_corrupt else _without_errors(blocks)
+        return (block.check(may_be_damaged=skip_corrupt) for block in blocks)
 
     def _is_in_memory(self) -> bool:
         """Whether files lie in this process, where no Ray worker finds them."""
@@ -318,27 +320,30 @@ class OfflineDataset:
         return stored_rows(self._index.ranges, names)
 
 
-def _without_errors(blocks: Iterator[PackedBlock]) -> Iterator[PackedBlock]:
-    for block in blocks:
-        if block.error is not None:
-            raise DataError(block.error)
-        yield block
-
-
 def _ray_is_running() -> bool:
     ray = sys.modules.get("ray")
     return bool(ray is not None and ray.is_initialized())
 
 
 def _united_spec(files: Sequence[OpenFile]) -> DatasetSpec:
-    """Return the spec of files that were opened together."""
-    specs = list(dict.fromkeys(file.spec.to_json() for file in files))
-    first = files[0].spec
-    if len(specs) == 1:
-        return first
-    ids = list(dict.fromkeys(file.spec.dataset_id for file in files))
-    values = first.to_dict() | {"dataset_id": " + ".join(ids), "parents": ids}
-    return DatasetSpec.from_dict(values)
+    """Return the spec of files that were opened together: what only some of them say is left out.
+
+    The columns of all are alike (see `files.open_files`).
+    """
+    first, *others = dict.fromkeys(file.spec.to_json() for file in files)
+    united = DatasetSpec.from_json(first)
+    if not others:
+        return united
+    specs = [file.spec for file in files]
+    ids = list(dict.fromkeys(spec.dataset_id for spec in specs))
+    differing = {
+        item.name: item.default_factory() if callable(item.default_factory) else item.default
+        for item in dataclasses.fields(DatasetSpec)
+        if any(getattr(spec, item.name) != getattr(united, item.name) for spec in specs)
+    }
+    return dataclasses.replace(
+        united, **(differing | {"dataset_id": " + ".join(ids), "parents": ids})
+    )
 
 
 def _fingerprint(files: Sequence[OpenFile]) -> str:
@@ -357,7 +362,13 @@ def _fingerprint(files: Sequence[OpenFile]) -> str:
 def _index(files: Sequence[OpenFile], columns: dict[str, Column]) -> _EpisodeIndex:
     """Find every episode, and check that each is whole and in order."""
     ranges = [
-        RowRange(file.source, group, 0, file.metadata.row_group(group).num_rows)
+        RowRange(
+            file.source,
+            group,
+            0,
+            file.metadata.row_group(group).num_rows,
+            content=content_mark(file.metadata),
+        )
         for file in files
         for group in range(file.metadata.num_row_groups)
         if file.metadata.row_group(group).num_rows > 0

@@ -61,6 +61,10 @@ class DataError(ValueError):
     """A dataset or an episode breaks the contract; the text names the place and the remedy."""
 
 
+class StorageError(DataError):
+    """A file could not be reached; it may well be whole."""
+
+
 @dataclass(frozen=True)
 class AgentSpec:
     """What one agent sees and does.

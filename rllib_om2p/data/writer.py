@@ -3,10 +3,11 @@
 Knows nothing of environments or learners. Everything is written into the hidden directory
 `.writing` first; on success the files are moved into place and the dataset card comes last, and a
 directory without a card does not open as a dataset. Overwriting removes the former dataset and no
-other file. A killed writer leaves only `.writing`, which the next writer of that directory removes,
-or, with `resume=True`, continues: whole files stay, and since files and row groups depend on the
-episodes alone, the bytes are those of an unbroken run. While one writes, the lock `.writing.lock`
-keeps others out.
+other file, once the new one is in place. A killed writer leaves `.writing`, which the next writer
+of that directory removes, or, with `resume=True`, continues: whole files stay, and since files and
+row groups depend on the episodes alone, the bytes are those of an unbroken run. One that was killed
+while it moved files leaves some in both places; the next writer first moves all of them back (see
+`publishing`). While one writes, the lock `.writing.lock` keeps others out.
 
 Axes: E episodes, T acting steps, R rows (T + 1 per episode), O observation, A action features.
 """
@@ -29,7 +30,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from rllib_om2p.data import parts
+from rllib_om2p.data import parts, publishing
 from rllib_om2p.data.checks import RowIndex, check_values
 from rllib_om2p.data.decode import RowRange, decode
 from rllib_om2p.data.files import SourceFile
@@ -228,7 +229,7 @@ class DatasetWriter:
         self._num_episodes = 0
         self._part: _PartFile | None = None
         self._files: list[dict[str, Any]] = []
-        self._open = self._is_whole = False
+        self._open = self._is_whole = self._is_between = False
 
     def __enter__(self) -> DatasetWriter:
         self._lock = self._lock_directory()
@@ -272,8 +273,9 @@ class DatasetWriter:
         """Remove what nobody needs; without a whole dataset a resumed writer needs whole files."""
         if self._part is not None:
             self._part.abandon()
+        if self._is_between:
+            return  # Files lie in both places; the next writer moves them back.
         if self._resume and self._files and not self._is_whole:
-            # Files that were already moved are named in the journal, for parts.take_back.
             parts.remove_unfinished(self._temporary, self._files)
         else:
             shutil.rmtree(self._temporary, ignore_errors=True)
@@ -291,11 +293,7 @@ class DatasetWriter:
             ) from None
 
     def _check_directory(self) -> None:
-        if self._temporary.exists() and not self._resume:
-            logger.warning("Removing %s, left behind by a killed writer.", self._temporary)
-            shutil.rmtree(self._temporary)
-        if self._resume and not (self.directory / CARD_NAME).exists():
-            parts.take_back(self._temporary, self._key)
+        publishing.settle(self._temporary)
         own = self._published()
         others = sorted(set(self.directory.glob("*.parquet")) - set(own))
         if others:
@@ -332,7 +330,7 @@ class DatasetWriter:
     def _published(self) -> list[Path]:
         """Return the card and its files; without one, the parts of a half-published set."""
         card = self.directory / CARD_NAME
-        names = _named_files(card)
+        names = publishing.named_files(card)
         own = [
             path
             for path in sorted(self.directory.glob("*.parquet"))
@@ -463,10 +461,7 @@ class DatasetWriter:
                 f"{self.directory}: {column.kind}{agent} must be {expected} (episodes, steps"
                 f"{'' if acting else ' + final'}, features), got {array.shape}."
             )
-        if np.issubdtype(dtype, np.integer) and not np.issubdtype(array.dtype, np.integer):
-            raise DataError(
-                f"{self.directory}: {column.kind}{agent} must be integers, got {array.dtype}."
-            )
+        self._check_type(f"{column.kind}{agent}", array, np.dtype(dtype))
         if column.kind == "behaviour_id":
             return np.repeat(array.astype(dtype), num_rows)
         if not acting:
@@ -474,6 +469,22 @@ class DatasetWriter:
         rows = np.zeros((num_episodes, num_rows, *tail), dtype)
         rows[:, :-1] = array
         return rows.reshape(-1, *tail)
+
+    def _check_type(self, what: str, array: AnyArray, dtype: np.dtype[Any]) -> None:
+        """Refuse values that storing would turn into others: fractions, 2 as a flag, 2**40."""
+        if np.issubdtype(dtype, np.integer):
+            expected = f"integers from {np.iinfo(dtype).min} to {np.iinfo(dtype).max}"
+            is_kept = np.issubdtype(array.dtype, np.integer) and np.array_equal(
+                array, array.astype(dtype)
+            )
+        else:
+            expected = "true or false"
+            is_kept = dtype != np.bool_ or np.array_equal(array, array.astype(dtype))
+        if not is_kept:
+            span = f", from {array.min()} to {array.max()}" if array.size else ""
+            raise DataError(
+                f"{self.directory}: {what} must be {expected}, got {array.dtype}{span}."
+            )
 
     def _append(self, rows: dict[str, AnyArray]) -> None:
         """Cut rows into row groups of whole episodes, however the calls were grouped."""
@@ -521,15 +532,14 @@ class DatasetWriter:
             file.write(card)
             file.flush()
             os.fsync(file.fileno())
-        # The card goes first and comes last: without it the directory does not open.
-        for path in self._published():
-            path.unlink()
-        for entry in self._files:
-            os.replace(self._temporary / entry["name"], self.directory / entry["name"])
-        _sync_directory(self.directory)
-        os.replace(card_path, self.directory / CARD_NAME)
-        self._is_whole = True
-        _sync_directory(self.directory)
+        self._is_between = True
+        try:
+            names = [entry["name"] for entry in self._files]
+            publishing.publish(self._temporary, names, self._published())
+        finally:
+            publishing.settle(self._temporary)
+            self._is_between = False
+            self._is_whole = not card_path.exists()
 
 
 def dataset_card(
@@ -551,15 +561,6 @@ def dataset_card(
     return json.dumps(card, indent=1, sort_keys=True) + "\n"
 
 
-def _named_files(card: Path) -> set[str] | None:
-    """Return the names of the files of a dataset; None if there is no readable card."""
-    try:
-        return {entry["name"] for entry in json.loads(card.read_text(encoding="utf-8"))["files"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        logger.debug("No card at %s: %s", card, error)
-        return None
-
-
 def _is_part(path: Path) -> bool:
     """Whether a file is one that a writer moved into place."""
     if not _PART_NAME.fullmatch(path.name):
@@ -569,11 +570,3 @@ def _is_part(path: Path) -> bool:
     except (OSError, pa.ArrowException) as error:
         logger.debug("No part at %s: %s", path, error)
         return False
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -22,6 +22,7 @@ from rllib_om2p.behaviour.masac import MASAC, Batch
 from rllib_om2p.behaviour.masac_networks import TanhGaussianTeam
 from rllib_om2p.behaviour.masac_recipes import MASAC_RECIPES, MASACRecipe
 from rllib_om2p.behaviour.masac_replay import StreamBuffer
+from rllib_om2p.behaviour.masac_run import masac_replay_of
 from rllib_om2p.behaviour.masac_training import MASACTraining
 from rllib_om2p.behaviour.recipes import recipe
 from rllib_om2p.data.reader import OfflineDataset
@@ -370,6 +371,23 @@ def test_replay_with_a_return_is_taken_when_the_newest_steps_have_it(tmp_path: P
     settings = dataclasses.replace(SMALL, replay_return=1e5)
     with pytest.raises(ValueError, match="60 steps never had a mean return of 100000 in 400 steps"):
         make_dataset(HOPPER, "medium-replay", out=tmp_path / "b", steps=60, settings=settings)
+
+
+def test_replay_of_more_steps_than_the_buffer_holds_is_refused_before_training(
+    tmp_path: Path,
+) -> None:
+    settings = dataclasses.replace(SMALL, buffer_steps=50)
+    lines: list[str] = []
+    with pytest.raises(ValueError, match="holds 50 joint steps, got steps=60; ask for fewer"):
+        masac_replay_of(
+            HOPPER,
+            "medium",
+            60,
+            folder=tmp_path / "state",
+            settings=settings,
+            progress=lines.append,
+        )
+    assert lines == []
 
 
 def test_reroll_is_repeatable_and_near_the_dataset(tmp_path: Path, folder: Path) -> None:

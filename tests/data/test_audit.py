@@ -152,6 +152,35 @@ def test_the_histogram_counts_team_returns(run):
     assert (counts[0], counts[-1]) == (2, 1)
 
 
+def test_returns_that_differ_by_rounding_alone_are_one(run):
+    """Twenty rewards at once, or one by one: 20/3 against twenty times 1/3."""
+    names = ("a", "b", "c")
+    spec = DatasetSpec("test/equal", tuple(AgentSpec.box(name, 1, 1) for name in names))
+
+    def team(rewards):
+        steps = len(rewards)
+        return Episode(
+            obs=dict.fromkeys(names, np.zeros((steps + 1, 1), np.float32)),
+            actions=dict.fromkeys(names, np.zeros((steps, 1), np.float32)),
+            rewards={"a": np.float32(rewards)} | dict.fromkeys("bc", np.zeros(steps, np.float32)),
+            terminateds=dict.fromkeys(names, np.zeros(steps, bool)),
+            truncated=True,
+        )
+
+    found = run([team([20] + 19 * [0]), team(20 * [1])], spec)
+    with pytest.raises(ValueError, match="Too many bins"):
+        np.histogram([np.add.reduceat([x] * n, [0])[0] for x, n in ((20 / 3, 1), (1 / 3, 20))], 40)
+    assert found.returns.edges[0] == pytest.approx(20 / 3 - 0.5)
+    assert sum(found.returns.counts) == 2
+    assert "Every episode has the same team return: there is nothing to prefer." in found.notices
+
+
+def test_references_without_a_distance_give_no_normalised_mean(run):
+    references = {"random": 2.0, "expert": 2.0, "source": "made up"}
+    text = run([episode(0)], dataclasses.replace(SPEC, references=references)).to_markdown()
+    assert "Normalised" not in text
+
+
 def test_constant_features_are_named(run):
     found = run([episode(0), episode(1)])
     assert found.constant_features == {"a": [1]}

@@ -60,6 +60,7 @@ def test_an_episode_of_the_contract_is_found_faultless(run):
         "filled": 0,
         "illegal": 0,
         "no_choice": 0,
+        "after_end": 0,
     }
 
 
@@ -106,8 +107,25 @@ def test_masks_are_checked_where_nobody_leaves(run):
     episode = dataclasses.replace(leaves_early(), alive=None)
     episode.action_masks["coin"][1] = [1, 0]
     found = run(episode, spec)
-    assert found.presence == {"arm": Presence(), "coin": Presence(illegal=1)}
+    assert found.presence == {"arm": Presence(after_end=2), "coin": Presence(illegal=1)}
     assert "## Presence" not in found.to_markdown()
+
+
+def test_steps_after_an_end_for_good_are_reported(run):
+    episode = leaves_early()
+    episode.alive["arm"][1] = True
+    found = run(episode)
+    assert found.presence["arm"] == Presence(absent=1, after_end=1)
+    assert any(notice.startswith("1 rows of arm come after it term") for notice in found.notices)
+
+
+def test_an_end_for_good_is_one_of_its_own_episode(write):
+    episode = dataclasses.replace(leaves_early(), alive=None)
+    for flags in episode.terminateds.values():
+        flags[:] = [False, False, True]
+    path = write(dataclasses.replace(SPEC, has_alive=False), [episode] * 3)
+    found = audit(OfflineDataset.open(str(path)))
+    assert found.presence == {"arm": Presence(), "coin": Presence()}
 
 
 def test_an_agent_that_never_comes_is_named(run):

@@ -5,13 +5,21 @@ from __future__ import annotations
 import importlib.util
 import json
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from rllib_om2p.data.reader import OfflineDataset
-from rllib_om2p.data.schema import CARD_NAME, SPEC_KEY, VERSION_KEY, DataError, DatasetSpec
+from rllib_om2p.data.schema import (
+    CARD_NAME,
+    SPEC_KEY,
+    VERSION_KEY,
+    DataError,
+    DatasetSpec,
+    StorageError,
+)
 
 
 def open_and_read(input_):
@@ -296,6 +304,49 @@ def test_an_unknown_scheme_is_named():
 def test_a_missing_filesystem_package_is_named():
     with pytest.raises(DataError, match="reading hf:// needs a package.*huggingface_hub"):
         OfflineDataset.open("hf://datasets/someone/something")
+
+
+def test_another_dataset_in_the_place_of_the_opened_one_is_noticed(
+    write, dataset_path, spec, make_episode
+):
+    """Equal lengths, so that every row group is where it was."""
+    dataset = OfflineDataset.open(str(dataset_path))
+    again = [make_episode(spec, len(episode), 50) for episode in dataset.episodes()]
+    write(spec, again, overwrite=True)
+    with pytest.raises(DataError, match="part-00000.parquet, row group 0 .*the file was replaced"):
+        list(dataset.blocks(["step"], use_ray=False))
+    assert len(list(OfflineDataset.open(str(dataset_path)).blocks(["step"], use_ray=False))) > 1
+
+
+class NoCredentialsError(Exception):
+    """As the clients of object stores have them, of no common class."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [PermissionError(13, "Permission denied"), TimeoutError("no answer"), NoCredentialsError("!")],
+)
+def test_storage_that_cannot_be_reached_is_not_taken_for_a_damaged_file(
+    dataset_path, monkeypatch, error
+):
+    def refuse(*_, **__):
+        raise error
+
+    memory = fsspec.filesystem("memory")
+    memory.put(str(dataset_path), "/reached", recursive=True)
+    dataset = OfflineDataset.open("memory://reached")
+    words = f"cannot be reached \\({type(error).__name__}"
+    monkeypatch.setattr(type(memory), "_open", refuse)
+    with pytest.raises(StorageError, match=f"part-00000.parquet, row group 0 {words}"):
+        list(dataset.blocks(["step"], use_ray=False))
+    # It may be whole, so it is not left out either.
+    with pytest.raises(StorageError, match=words):
+        list(dataset.blocks(["step"], use_ray=False, skip_corrupt=True))
+    with pytest.raises(StorageError, match=f"part-00000.parquet {words}"):
+        OfflineDataset.open("memory://reached/part-00000.parquet")
+    monkeypatch.setattr(type(memory), "info", refuse)
+    with pytest.raises(StorageError, match=words):
+        OfflineDataset.open("memory://reached")
 
 
 def test_a_file_replaced_after_opening_is_noticed(dataset_path, rewrite):

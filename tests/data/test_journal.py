@@ -60,6 +60,13 @@ def test_a_damaged_record_ends_the_journal(journal):
     assert len(list(Journal(path))) == 2
 
 
+@pytest.mark.parametrize("tail", [bytes(12), bytes(4096), b"\xff" * 40, b"\0\0\0\0\0\1" + bytes(6)])
+def test_what_a_power_failure_leaves_at_the_end_costs_nothing(journal, tail):
+    path, episodes = journal
+    path.write_bytes(path.read_bytes() + tail)
+    assert len(list(Journal(path))) == len(episodes)
+
+
 def test_an_older_journal_is_never_overwritten(journal):
     with pytest.raises(FileExistsError):
         JournalWriter(journal[0], {})

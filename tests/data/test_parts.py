@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -135,13 +134,6 @@ def test_another_spec_begins_anew(broken, spec, episodes, caplog):
     assert go_on(directory, other, episodes) == 0
     assert "start of something else" in caplog.text
     assert OfflineDataset.open(str(directory)).spec.dataset_id == "another"
-
-
-def test_a_kill_while_the_parts_were_moved_into_place_is_mended(broken, spec, episodes):
-    directory, expected = broken
-    shutil.move(directory / WRITING_NAME / "part-00000.parquet", directory)
-    assert go_on(directory, spec, episodes) > 0
-    assert contents(directory) == expected
 
 
 def test_a_published_dataset_is_not_continued(broken, spec, episodes):

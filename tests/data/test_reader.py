@@ -236,6 +236,14 @@ def test_paths_globs_lists_and_uris_open_the_same_dataset(dataset_path, monkeypa
         assert np.array_equal(all_rows(dataset, COLUMNS), all_rows(expected, COLUMNS))
 
 
+def test_a_relative_glob_in_a_given_file_system_is_found(dataset_path, monkeypatch):
+    monkeypatch.chdir(dataset_path)
+    found = OfflineDataset.open("*.parquet", filesystem=pafs.LocalFileSystem())
+    assert found.num_episodes == OfflineDataset.open(str(dataset_path)).num_episodes
+    below = pafs.SubTreeFileSystem(str(dataset_path), pafs.LocalFileSystem())
+    assert OfflineDataset.open("*.parquet", filesystem=below).fingerprint == found.fingerprint
+
+
 def test_a_path_with_glob_characters_is_taken_literally_if_it_exists(dataset_path):
     odd = dataset_path.parent / "data [v1]"
     shutil.copytree(dataset_path, odd)
@@ -314,6 +322,19 @@ def test_datasets_of_the_same_agents_open_together(write, spec, episodes, make_e
     assert both.statistics().num_transitions == 48
 
 
+def test_datasets_that_are_opened_together_say_only_what_all_of_them_say(write, spec, episodes):
+    variants = (
+        dataclasses.replace(spec, dataset_id="m", time_limit=9, behaviour={"who": "medium"}),
+        dataclasses.replace(spec, dataset_id="e", quality="expert", behaviour={"who": "expert"}),
+    )
+    paths = [str(write(variant, episodes, variant.dataset_id)) for variant in variants]
+    for order in (paths, paths[::-1]):
+        united = OfflineDataset.open(order).spec
+        assert (united.quality, united.behaviour, united.time_limit) == ("", {}, None)
+        assert (united.references, united.seeds) == (spec.references, spec.seeds)
+        assert united.parents == united.dataset_id.split(" + ")
+
+
 def ids_of(dataset, **settings):
     blocks = dataset.blocks(COLUMNS, **settings)
     return [int(i) for block in blocks for i in np.unique(block.episode_ids)]
@@ -335,6 +356,17 @@ def test_split_parts_are_whole_disjoint_and_complete(write, spec, make_episode):
         assert sum(sharded, []) == ids_of(part)
         sizes = [sum(part.block_rows(rank=rank, num_shards=2)) for rank in range(2)]
         assert sizes == [len(all_rows(part, COLUMNS, rank=r, num_shards=2)) for r in range(2)]
+
+
+def test_a_part_can_be_split_again(write, spec, make_episode):
+    written = [make_episode(spec, 3, number) for number in range(40)]
+    dataset = OfflineDataset.open(str(write(spec, written, rows_per_group=20)))
+    rest, test = dataset.split(0.25)
+    train, validation = rest.split(0.25)
+    parts = [ids_of(part) for part in (train, validation, test)]
+    assert [len(part) for part in parts] == [22, 8, 10]
+    assert sorted(sum(parts, [])) == list(range(40))
+    assert train.statistics().num_transitions == train.num_transitions == 66
 
 
 def test_split_is_the_same_every_time_and_not_the_end_of_the_file(write, spec, make_episode):

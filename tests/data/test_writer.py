@@ -27,6 +27,11 @@ def hashes(directory):
     return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in directory.iterdir()}
 
 
+def hashes_of_files(directory):
+    names = [path.name for path in directory.iterdir() if path.is_file()]
+    return {n: hashlib.sha256((directory / n).read_bytes()).hexdigest() for n in names}
+
+
 def stack(episodes, names):
     """Lay episodes of one length side by side, as write_batch takes them."""
     fields = ("obs", "actions", "rewards", "terminateds")
@@ -264,6 +269,32 @@ def test_broken_episodes_are_refused_by_name(tmp_path, spec, make_episode, chang
         writer.write_episode(broken)
 
 
+@pytest.mark.parametrize("flag", [0.3, 2, float("nan")])
+@pytest.mark.parametrize("field", ["terminateds", "alive"])
+def test_flags_must_be_true_or_false(tmp_path, rich_spec, make_episode, field, flag):
+    episode = make_episode(rich_spec, 5)
+    agent = rich_spec.agent_ids[0]
+    flags = {**getattr(episode, field), agent: np.array(getattr(episode, field)[agent], np.float64)}
+    changed = dataclasses.replace(episode, **{field: flags})
+    with DatasetWriter(tmp_path / "d", rich_spec) as writer:
+        writer.write_episode(changed)  # 0.0 and 1.0 are flags.
+        flags[agent][2] = flag
+        kind = field.removesuffix("s")
+        with pytest.raises(DataError, match=f"{kind} of agent {agent} must be true or false"):
+            writer.write_episode(changed)
+    assert OfflineDataset.open(str(tmp_path / "d")).num_episodes == 1
+
+
+def test_a_behaviour_id_that_does_not_fit_its_column_is_refused(tmp_path, rich_spec, make_episode):
+    episode = dataclasses.replace(make_episode(rich_spec, 5), behaviour_id=2**32 + 7)
+    words = r"behaviour_id must be integers from -2147483648 to 2147483647.*4294967303"
+    with (
+        pytest.raises(DataError, match=words),
+        DatasetWriter(tmp_path / "d", rich_spec) as writer,
+    ):
+        writer.write_episode(episode)
+
+
 def test_discrete_actions_must_be_integers_in_range(tmp_path, rich_spec, make_episode):
     episode = make_episode(rich_spec, 3)
     for actions, words in ((np.array([0, 1, 4]), "from 0 to 3"), (np.zeros(3), "integers")):
@@ -278,7 +309,7 @@ import numpy as np
 from rllib_om2p.data.schema import AgentSpec, DatasetSpec
 from rllib_om2p.data.writer import DatasetWriter
 
-path, moves = sys.argv[1], int(sys.argv[2])
+path, moves, overwrite = sys.argv[1], int(sys.argv[2]), "overwrite" in sys.argv[3:]
 spec = DatasetSpec("test/killed", (AgentSpec.box("a", 3, 1),))
 replace = os.replace
 
@@ -290,7 +321,9 @@ def replace_or_die(source, target):
     replace(source, target)
 
 os.replace = replace_or_die
-with DatasetWriter(path, spec, rows_per_group=20, rows_per_file=40) as writer:
+with DatasetWriter(
+    path, spec, rows_per_group=20, rows_per_file=40, overwrite=overwrite
+) as writer:
     for number in range(12):
         writer.write_batch(
             {"a": np.zeros((1, 10, 3))}, {"a": np.zeros((1, 9, 1))}, {"a": np.zeros((1, 9))},
@@ -318,6 +351,60 @@ def test_a_killed_writer_leaves_nothing_that_opens(tmp_path, moves):
     assert (path / ".writing").is_dir()
     with pytest.raises(DataError, match="half-written.*write the dataset again"):
         OfflineDataset.open(str(path))
+
+
+# Of the former dataset the card and three parts move, of the new one three parts and the card.
+@pytest.mark.parametrize("moves", range(1, 8))
+def test_a_dataset_comes_back_after_a_kill_while_it_was_replaced(write, spec, episodes, moves):
+    path = write(spec, episodes)
+    assert len(list(path.iterdir())) == 4
+    before = hashes(path)
+    command = [sys.executable, "-c", textwrap.dedent(KILLED_WRITER), str(path), str(moves)]
+    killed = subprocess.run([*command, "overwrite"], stdout=subprocess.DEVNULL)
+    assert killed.returncode == -signal.SIGKILL
+    with pytest.raises(DataError, match=r"half-written.*the former dataset comes back"):
+        OfflineDataset.open(str(path))
+    with pytest.raises(DataError, match="already holds"):
+        write(spec, episodes[:1])
+    found = hashes_of_files(path)
+    assert {name: found[name] for name in before} == before
+    write(spec, episodes[:1], overwrite=True)
+    assert sorted(p.name for p in path.iterdir()) == [CARD_NAME, "part-00000.parquet"]
+    assert OfflineDataset.open(str(path)).num_episodes == 1
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), KeyboardInterrupt()])
+@pytest.mark.parametrize("moves", range(6))
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_dataset_comes_back_after_an_error_while_it_was_replaced(
+    write, spec, episodes, monkeypatch, error, moves, resume
+):
+    path = write(spec, episodes)
+    before = hashes(path)
+    replace, calls = os.replace, iter([False] * moves + [True])
+
+    def replace_or_fail(source, target):
+        is_journal = str(target).endswith("journal.json")
+        if not is_journal and next(calls, False):
+            raise error
+        replace(source, target)
+
+    def overwrite():
+        with DatasetWriter(path, spec, overwrite=True, resume=resume) as writer:
+            writer.write_episode(episodes[0])
+            monkeypatch.setattr(os, "replace", replace_or_fail)
+
+    with pytest.raises(type(error)):
+        overwrite()
+    found = hashes_of_files(path)
+    assert {name: found[name] for name in before} == before
+    assert OfflineDataset.open(str(path)).num_episodes == len(episodes)
+    # What was written may go on; the former dataset is replaced once the new one is whole.
+    with DatasetWriter(path, spec, overwrite=True, resume=resume) as writer:
+        assert writer.num_episodes == (1 if resume else 0)
+        writer.write_episode(episodes[1])
+    assert OfflineDataset.open(str(path)).num_episodes == (2 if resume else 1)
+    assert not [p.name for p in path.iterdir() if p.name.startswith(".")]
 
 
 @pytest.mark.parametrize("resume", [False, True])

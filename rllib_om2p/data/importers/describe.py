@@ -137,10 +137,18 @@ def describe(
 
 
 def time_limit(task: KnownTask | None, options: ImportOptions) -> int | None:
-    """Return the time limit that the user or the known task declares."""
-    if options.time_limit is not None or task is None:
-        return options.time_limit
-    return task.time_limit
+    """Return the time limit that the user or the known task declares.
+
+    Raises:
+        DataError: None does, and --at-limit says what an end at it is.
+    """
+    declared = options.time_limit or (None if task is None else task.time_limit)
+    if declared is None and options.at_limit is not None:
+        raise DataError(
+            f"--at-limit {options.at_limit} says what an end at the time limit is, but no limit is "
+            "known; give it with --time-limit, or leave --at-limit out."
+        )
+    return declared
 
 
 def _team_return(task: KnownTask | None, options: ImportOptions) -> TeamReturn:

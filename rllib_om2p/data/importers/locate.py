@@ -64,12 +64,13 @@ def local_copy(path: str, out: Path, progress: Progress) -> Located:
             leads elsewhere, or another process copies to the same place.
     """
     scheme, separator, rest = path.partition("://")
+    is_archive = PurePosixPath(path.partition("?")[0]).suffix in (".zip", ".gz", ".tar", ".tgz")
+    if is_archive and "::" not in path:  # zip://NAME::URI reads what is in one.
+        raise DataError(f"{path} is an archive; unpack it and give what was in it.")
     if not separator or scheme in ("file", "local"):
         local = Path(local_uri_path(rest) if separator else path).expanduser()
         if not local.exists():
             raise DataError(f"{local} does not exist; check the path.")
-        if local.suffix in (".zip", ".gz", ".tar", ".tgz"):
-            raise DataError(f"{local} is an archive; unpack it and give what was in it.")
         return Located(local.absolute(), str(local.absolute()))
     filesystem, root = _filesystem(path, scheme)
     base = PurePosixPath(root.rstrip("/"))

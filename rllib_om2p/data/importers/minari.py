@@ -2,10 +2,11 @@
 
 Layout: a folder NAME-v0 with `data/main_data.hdf5` and `data/metadata.json`. Each group
 `episode_i` holds `observations/agent_k (T + 1, d)`, `actions/agent_k (T, a)` or integers (T,),
-`rewards (T,)`, `terminations (T,)` and `truncations (T,)`; the last three may also be (T, n) or a
-group per agent, otherwise they are shared. The spaces stand in metadata.json: Dict spaces over
-agents, or one Box for a single agent. `infos/state (T + 1, S)` becomes the state. Agents are sorted
-by number, agent_2 before agent_10.
+`rewards (T,)`, `terminations (T,)` and `truncations (T,)`; the last three may also be a group per
+agent, or (T, n) where metadata.json has the agents in our order, so that it is clear which column
+is whose; otherwise they are shared. The spaces stand in metadata.json: Dict spaces over agents, or
+one Box for a single agent. `infos/state (T + 1, S)` becomes the state. Agents are sorted by number,
+agent_2 before agent_10.
 
 Ends of episodes are stored and the final observation as well, so nothing is decided here, but: an
 episode without any flag at its end is one that the recording stopped, thus truncated.
@@ -69,7 +70,8 @@ def open_recording(
             f"{data / 'main_data.hdf5'} holds {len(episodes)} episodes, but metadata.json promises "
             f"{declared}; download it again."
         )
-    first = _Episode(file, episodes[0], len(recorded))
+    is_ordered = recorded == [*obs_spaces]
+    first = _Episode(file, episodes[0], recorded, is_ordered=is_ordered)
     notes = list(kept.notes)
     spec = describe(
         "minari",
@@ -91,7 +93,7 @@ def open_recording(
 
     def batches(start: int) -> Iterator[EpisodeBatch]:
         for name in episodes[start:]:
-            episode = _Episode(file, name, len(recorded))
+            episode = _Episode(file, name, recorded, is_ordered=is_ordered)
             yield episode.batch(kept, spec.agents, limit, has_state=spec.state_dim is not None)
 
     return Recording(spec, batches, len(episodes), notes)
@@ -179,10 +181,10 @@ def _natural(name: str) -> list[Any]:
 class _Episode:
     """One group of the file; errors name the file, the episode and the agent."""
 
-    def __init__(self, file: Any, name: str, num_agents: int) -> None:
+    def __init__(self, file: Any, name: str, recorded: list[str], *, is_ordered: bool) -> None:
         self._group = file[name]
         self._where = f"{file.filename}, {name}"
-        self._num_agents = num_agents
+        self._recorded, self._is_ordered = recorded, is_ordered
 
     def _get(self, key: str) -> Any:
         if key not in self._group:
@@ -206,9 +208,14 @@ class _Episode:
     def _shared(self, key: str, name: str, number: int) -> AnyArray:
         """Return (T,): the agent's own column or group, or what all agents share."""
         array = self._of_agent(key, name)
-        if array.ndim == 2 and array.shape[1] == self._num_agents:
+        if array.ndim == 1 or array.shape[1:] == (1,):
+            return array.reshape(len(array))
+        if array.shape[1:] == (len(self._recorded),) and self._is_ordered:
             return array[:, number]
-        return array.reshape(len(array))
+        raise DataError(
+            f"{self._where}: {key} must be (steps,) or a group of one array per agent, got "
+            f"{array.shape}, and the file does not say which column is whose of {self._recorded}."
+        )
 
     def state_dim(self) -> int | None:
         """Return the length of infos/state, None without it."""

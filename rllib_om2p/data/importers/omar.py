@@ -151,6 +151,12 @@ def _open_seed(folder: Path, kept: Kept) -> _Seed:
                     f"{file.path} has {len(file)} rows, but {reference.path.name} has "
                     f"{len(reference)}: agents must be of equal length; copy the folder again."
                 )
+    for file in files["rews"]:
+        if file.width != 1:
+            raise DataError(
+                f"{file.path} has {file.width} rewards in a row, expected the agent's own; save it "
+                "as (rows,)."
+            )
     if len(reference) == 0:
         raise DataError(f"{reference.path} holds no rows; leave the seed out.")
     return _Seed(folder, files)
@@ -224,7 +230,7 @@ def _read(seed: _Seed, names: tuple[str, ...], start: int, stop: int) -> Rows:
     return Rows(
         obs=arrays("obs"),
         actions=arrays("acs"),
-        rewards={name: array.reshape(stop - start) for name, array in arrays("rews").items()},
+        rewards={name: array.reshape(-1) for name, array in arrays("rews").items()},
         dones={
             name: _flags(file, start, stop)
             for name, file in zip(names, seed.files["dones"], strict=True)

@@ -26,7 +26,8 @@ were not recorded (`dones` alone in old files), a flag does not tell a terminal 
 limit: an end at the limit is a truncation, or what --at-limit says. An episode that the recording
 left open is truncated; one that lacks an agent is left out. Where new_obs is missing, the last
 observation stands in for the final one after a terminal end, and else the last step becomes the
-final row and loses its action and reward.
+final row and loses its action and reward. Missing steps are found by new_obs and by `t`; where
+neither was recorded, a note says so.
 
 Axes: T steps of an episode, O observation, A action.
 """
@@ -87,6 +88,11 @@ def open_recording(
         notes=notes,
     )
     limit = spec.time_limit
+    if not found.has_order:
+        notes.append(
+            "neither new_obs nor t was recorded: the steps of an episode are taken as they stand, "
+            "and none that is missing is noticed."
+        )
     if limit is None and not found.has_truncateds:
         notes.append(
             "truncateds were not recorded and no time limit is known: every recorded end counts as "

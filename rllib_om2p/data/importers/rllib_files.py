@@ -25,7 +25,7 @@ _BATCH_ROWS = 4_096
 
 _COLUMNS = (
     *("eps_id", "agent_id", "agent_index", "obs", "new_obs", "next_obs", "actions", "rewards"),
-    *("terminateds", "truncateds", "dones"),
+    *("terminateds", "truncateds", "dones", "t"),
 )
 
 ActionSpace = tuple[list[float], list[float]] | int | None
@@ -46,6 +46,7 @@ class Fragment(NamedTuple):
         truncateds: (T,) bool.
         action_space: Ends of the box, or number of actions, if the file says so.
         has_truncateds: Whether truncateds were recorded; else terminateds may mark time limits.
+        times: Number of each step in its episode, (T,), or None.
     """
 
     where: str
@@ -59,6 +60,12 @@ class Fragment(NamedTuple):
     truncateds: BoolArray
     action_space: ActionSpace = None
     has_truncateds: bool = True
+    times: AnyArray | None = None
+
+    @property
+    def has_order(self) -> bool:
+        """Whether missing steps would be noticed."""
+        return self.next_obs is not None or self.times is not None
 
     @property
     def is_done(self) -> bool:
@@ -77,19 +84,30 @@ class Fragment(NamedTuple):
             return np.concatenate([getattr(piece, name) for piece in pieces])
 
         first = pieces[0]
-        has_next = all(piece.next_obs is not None for piece in pieces)
-        obs, next_obs = joined("obs"), joined("next_obs") if has_next else None
-        if next_obs is not None:
-            gaps = np.flatnonzero((next_obs[:-1] != obs[1:]).any(axis=1))
-            if gaps.size:
-                raise DataError(
-                    f"{first.where}, episode {first.episode}, agent {first.agent}: the observation "
-                    f"of step {gaps[0] + 1} is not the next observation of step {gaps[0]}: steps "
-                    "are missing or out of order. Give every file of the recording, with its name."
+
+        def if_all_have(name: str) -> AnyArray | None:
+            return None if any(getattr(p, name) is None for p in pieces) else joined(name)
+
+        obs, next_obs, times = joined("obs"), if_all_have("next_obs"), if_all_have("times")
+        gap = None
+        if times is not None and (jumps := np.flatnonzero(np.diff(times) != 1)).size:
+            gap = f"step {times[jumps[0] + 1]} follows step {times[jumps[0]]}"
+        elif next_obs is not None:
+            broken = np.flatnonzero((next_obs[:-1] != obs[1:]).any(axis=1))
+            if broken.size:
+                gap = (
+                    f"the observation of step {broken[0] + 1} is not the next observation of step "
+                    f"{broken[0]}"
                 )
+        if gap is not None:
+            raise DataError(
+                f"{first.where}, episode {first.episode}, agent {first.agent}: {gap}: steps are "
+                "missing or out of order. Give every file of the recording, with its name."
+            )
         return first._replace(
             obs=obs,
             next_obs=next_obs,
+            times=times,
             actions=joined("actions"),
             rewards=joined("rewards"),
             terminateds=joined("terminateds"),
@@ -216,6 +234,7 @@ def _steps(columns: Mapping[str, Any], policy: str | None, where: str) -> list[F
             terminateds=terminateds[index],
             truncateds=truncateds[index],
             has_truncateds=columns.get("truncateds") is not None,
+            times=None if columns.get("t") is None else np.asarray(columns["t"])[index],
         )
         for (episode, agent), index in rows.items()
     ]

@@ -34,12 +34,14 @@ class Survey(NamedTuple):
         ranges: Of every agent with actions of real numbers.
         groups: The files, in order; all files with steps of an agent are in one group.
         has_truncateds: Whether truncations were recorded with every step.
+        has_order: Whether missing steps would be noticed everywhere.
     """
 
     pieces: dict[str, Fragment]
     ranges: dict[str, Range]
     groups: list[list[Path]]
     has_truncateds: bool
+    has_order: bool
 
 
 def survey(files: Sequence[Path]) -> Survey:
@@ -51,13 +53,14 @@ def survey(files: Sequence[Path]) -> Survey:
     pieces: dict[str, Fragment] = {}
     ranges: dict[str, Range] = {}
     agents_of: dict[Path, set[str]] = {}
-    has_truncateds = True
+    has_truncateds = has_order = True
     for file in files:
         for unit in fragments([file]):
             for piece in unit:
                 agents_of.setdefault(file, set()).add(piece.agent)
                 first = pieces.setdefault(piece.agent, piece)
                 has_truncateds &= piece.has_truncateds
+                has_order &= piece.has_order
                 if piece.actions.shape[1:] != first.actions.shape[1:]:
                     raise DataError(
                         f"{piece.where}, episode {piece.episode}: actions of {piece.agent} must be "
@@ -67,7 +70,7 @@ def survey(files: Sequence[Path]) -> Survey:
                 if piece.actions.ndim == 2 and piece.actions.dtype.kind == "f":
                     ranges[piece.agent] = _wider(ranges.get(piece.agent), piece.actions)
     ordered = {name: pieces[name] for name in sorted(pieces, key=natural)}
-    return Survey(ordered, ranges, _groups(agents_of), has_truncateds)
+    return Survey(ordered, ranges, _groups(agents_of), has_truncateds, has_order)
 
 
 def _wider(found: Range | None, actions: AnyArray) -> Range:

@@ -93,6 +93,42 @@ def test_terminations_and_truncations_keep_their_meaning_and_no_flag_is_a_trunca
     assert [episode.truncated for episode in episodes] == [True, False, True]
 
 
+def rewrite(path, key, value):
+    """Store another value, an array or one per agent, in the first episode."""
+    with h5py.File(path / "data" / "main_data.hdf5", "a") as file:
+        episode = file["episode_0"]
+        del episode[key]
+        for name, array in value.items() if isinstance(value, dict) else ():
+            episode[f"{key}/{name}"] = array
+        if not isinstance(value, dict):
+            episode[key] = value
+
+
+def test_rewards_may_be_a_group_per_agent(monkeypatch, tmp_path):
+    teams = make_teams([6], DIMS)
+    path = write(monkeypatch, tmp_path / "minari", teams, flags=[(False, True)])
+    rewrite(path, "rewards", dict(zip(NAMES, teams[0].rewards, strict=True)))
+    (episode,), _ = run(path, tmp_path)
+    assert_equal(episode, teams[0], names=NAMES, state=True)
+
+
+def test_rewards_side_by_side_are_taken_only_where_their_order_is_clear(monkeypatch, tmp_path):
+    teams = make_teams([6], DIMS)
+    path = write(monkeypatch, tmp_path / "minari", teams, flags=[(False, True)])
+    rewrite(path, "rewards", np.stack(teams[0].rewards, axis=1))
+    with pytest.raises(DataError, match=r"rewards must be .* \(6, 2\), .* which column is whose"):
+        run(path, tmp_path)
+    metadata = path / "data" / "metadata.json"
+    values = json.loads(metadata.read_text())
+    for key in ("observation_space", "action_space"):
+        space = json.loads(values[key])
+        space["subspaces"] = {name: space["subspaces"][name] for name in NAMES}
+        values[key] = json.dumps(space)
+    metadata.write_text(json.dumps(values))
+    (episode,), _ = run(path, tmp_path)
+    assert_equal(episode, teams[0], names=NAMES, state=True)
+
+
 def test_discrete_actions_and_a_chosen_agent(monkeypatch, tmp_path):
     teams = make_teams([6], DIMS, shared_reward=True)
     path = write(monkeypatch, tmp_path / "minari", teams, flags=[(False, True)], discrete=True)

@@ -74,6 +74,19 @@ def test_at_limit_terminated_gives_the_reading_of_the_original_loaders(tmp_path)
     assert [episode.truncated for episode in episodes] == [False, True]
 
 
+def test_at_limit_without_a_limit_is_refused(tmp_path):
+    folder = write_omar(tmp_path / "set", make_teams([10, 4]))
+    with pytest.raises(DataError, match="--at-limit terminated .* give it with --time-limit"):
+        run(folder, tmp_path, at_limit="terminated")
+
+
+def test_two_rewards_in_a_row_are_named(tmp_path):
+    folder = write_omar(tmp_path / "set", make_teams([5]))
+    np.save(folder / "rews_1.npy", np.zeros((5, 2)))
+    with pytest.raises(DataError, match=r"rews_1.npy has 2 rewards in a row"):
+        run(folder, tmp_path)
+
+
 def test_episode_that_breaks_off_is_found_where_next_obs_disagrees(tmp_path):
     teams = make_teams([10, 3, 10])
     episodes, _, text = run(write_omar(tmp_path / "set", teams), tmp_path, time_limit=10)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import pickle
 
 import gymnasium as gym
@@ -521,6 +522,31 @@ def test_steps_out_of_order_are_noticed(tmp_path):
         DataError, match="episode 1, agent agent_0: the observation of step 1 is not"
     ):
         run(tmp_path / "json", tmp_path)
+
+
+@pytest.mark.parametrize("rows", [[0, 1, 3, 4], [0, 2, 1, 3, 4], [0, 1, 1, 2, 3, 4]])
+@pytest.mark.parametrize("has_next", [False, True])
+def test_steps_that_are_missing_twice_or_out_of_order_are_noticed_by_t(tmp_path, rows, has_next):
+    values = columns(make_teams([5])[0], 0, 1) | {"t": np.arange(5)}
+    if not has_next:
+        del values["new_obs"]
+    # In two pieces, of which each is in order.
+    writer = JsonWriter(str(tmp_path / "json"))
+    for piece in (rows[:2], rows[2:]):
+        writer.write(SampleBatch({name: array[piece] for name, array in values.items()}))
+    before, after = next((a, b) for a, b in itertools.pairwise(rows) if b != a + 1)
+    words = f"agent agent_0: step {after} follows step {before}: steps are missing"
+    with pytest.raises(DataError, match=words):
+        run(tmp_path / "json", tmp_path)
+
+
+def test_steps_without_next_observation_or_number_are_taken_as_they_stand_with_a_note(tmp_path):
+    values = columns(make_teams([5])[0], 0, 1)
+    del values["new_obs"]
+    for name, column in (("bare", {}), ("numbered", {"t": np.arange(3, 8)})):
+        JsonWriter(str(tmp_path / name)).write(SampleBatch(values | column))
+    assert "none that is missing is noticed" in run(tmp_path / "bare", tmp_path / "first")[2]
+    assert "missing" not in run(tmp_path / "numbered", tmp_path / "second")[2]
 
 
 def test_cut_line_missing_column_and_long_episode_are_named(tmp_path):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 
@@ -415,6 +416,14 @@ def test_archives_are_to_be_unpacked(tmp_path):
     (tmp_path / "set.zip").touch()
     with pytest.raises(DataError, match="set.zip is an archive; unpack it"):
         import_dataset("og-marl", tmp_path / "set.zip", out=tmp_path / "out")
+
+
+def test_an_archive_behind_a_uri_is_refused_before_it_is_copied(tmp_path):
+    with fsspec.open("memory://archives/set.tgz", "wb") as file:
+        file.write(b"large")
+    with pytest.raises(DataError, match="set.tgz is an archive; unpack it"):
+        import_dataset("og-marl", "memory://archives/set.tgz", out=tmp_path / "out")
+    assert not (tmp_path / "out" / ".source").exists()
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.env)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import json
 import shutil
 import subprocess
@@ -22,6 +24,7 @@ from rllib_om2p.core.checkpoint import read_marker
 from rllib_om2p.core.run import PLAN
 from rllib_om2p.core.settings import apply_settings, parse_settings
 from rllib_om2p.data.reader import OfflineDataset
+from rllib_om2p.data.writer import DatasetWriter
 from rllib_om2p.envs.prey import own_prey_file
 from tests.small_data import write_random, write_spread
 
@@ -320,6 +323,27 @@ def test_evaluation_draws_the_team(run, tmp_path):
         assert film.n_frames == 3 * 26
 
 
+def test_evaluation_draws_the_environment_that_it_plays(tmp_path):
+    """Data that name no environment, in one whose settings come from training alone."""
+    recorded = OfflineDataset.open("datasets/samples/mpe-simple_spread-medium-discrete")
+    spec = dataclasses.replace(recorded.spec, env=None, env_kwargs={})
+    with DatasetWriter(tmp_path / "set", spec) as writer:
+        for episode in itertools.islice(recorded.episodes(), 4):
+            writer.write_episode(episode)
+    config = OM2PConfig().offline_data(input_=str(tmp_path / "set"))
+    config.training(actor_hidden=(8,), critic_hidden=(8,), train_batch_size=32)
+    settings = {"continuous_actions": False, "max_cycles": 9}
+    config.environment("mpe/simple_spread", env_config=settings)
+    algo = config.debugging(log_level="ERROR").build_algo()
+    algo.save_to_path(tmp_path / "checkpoint")
+    algo.stop()
+    gif = tmp_path / "team.gif"
+    command = ["evaluate", str(tmp_path / "checkpoint"), "--episodes", "1", "--gif", str(gif)]
+    assert main(command) == 0
+    with Image.open(gif) as film:
+        assert film.n_frames == 3 * 10
+
+
 def test_run_killed_between_two_moves_still_has_its_checkpoint(run, tmp_path):
     killed = tmp_path / "killed"
     shutil.copytree(run, killed)
@@ -402,6 +426,25 @@ def test_a_setting_of_another_kind_ends_with_one_message(spread, tmp_path, capsy
         assert f"{pair.partition('=')[0]} must be " in fails(capsys, [*command, pair])
 
 
+def test_evaluation_is_set_by_options_or_settings_but_not_by_both(spread, tmp_path, capsys):
+    base = ["train", str(spread), "--out", str(tmp_path / "run")]
+
+    def configured(*options):
+        config = _train_config(build_parser().parse_args([*base, *options]))
+        return config.evaluation_interval, config.evaluation_duration
+
+    assert configured() == (1, 20)
+    assert configured("--eval-every", "3", "--eval-episodes", "5") == (3, 5)
+    assert configured("--set", "evaluation_interval=10", "evaluation_duration=200") == (10, 200)
+    assert configured("--set", "evaluation_interval=None") == (None, 20)
+    for option, setting in (
+        (["--eval-every", "3"], "evaluation_interval=10"),
+        (["--eval-episodes", "5"], "evaluation_duration=10"),
+    ):
+        message = fails(capsys, [*base, *option, "--set", setting])
+        assert f"{option[0]} and --set {setting.partition('=')[0]}=... say the same" in message
+
+
 def test_settings_are_listed_with_the_algorithms_own_defaults(capsys):
     assert main(["settings", "VGM2P"]) == 0
     shown = capsys.readouterr().out
@@ -409,6 +452,8 @@ def test_settings_are_listed_with_the_algorithms_own_defaults(capsys):
     assert "\n  gamma = 0.995\n" in shown
     assert "\n  critic = 'vdn'\n" in shown
     assert shown.index("omega =") < shown.index("critic =") < shown.index("teams =")
+    assert "grad_clip = None" in shown
+    assert "grad_clip_by" not in shown  # which configs refuse
     assert main(["settings", "PPO"]) == USER_ERROR
     assert "must be one of ['OM2P', " in capsys.readouterr().err
 

@@ -155,7 +155,8 @@ def make_cells(
         choice: A part of the suite.
 
     Raises:
-        ValueError: An algorithm, setting or dataset is unknown; the text says which.
+        ValueError: An algorithm, setting or dataset is unknown, or a method's settings have no
+            meaning together; the text says which.
     """
     choice = choice or Choice()
     methods, datasets = choice.methods(suite), choice.datasets(suite)
@@ -171,6 +172,14 @@ def make_cells(
     opened = {
         f"{task.env}/{quality}": _open(Path(data), task.env, quality) for task, quality in datasets
     }
+    settings = {
+        (task.env, quality, method.name): settings_of(
+            suite, task, method, quality, configs[method.name]
+        )
+        for task, quality in datasets
+        for method in methods
+    }
+    _validate(settings, configs, Path(data))
     return [
         Cell(
             suite=suite.name,
@@ -182,7 +191,7 @@ def make_cells(
             input_=str((Path(data) / task.env / quality).resolve()),
             fingerprint=opened[f"{task.env}/{quality}"].fingerprint,
             seed=seed,
-            settings=settings_of(suite, task, method, quality, configs[method.name]),
+            settings=settings[task.env, quality, method.name],
             num_updates=suite.num_updates,
             num_points=suite.num_points,
             episodes=task.episodes,
@@ -292,6 +301,26 @@ def _require_shared_settings_known(suite: Suite, algorithms: ConfigClasses) -> N
     unknown = sorted(shared - known)
     if unknown:
         raise ValueError(f"suite {suite.name!r}: no method of it has the settings {unknown}.")
+
+
+def _validate(
+    settings: Mapping[tuple[str, str, str], dict[str, Any]],
+    configs: Mapping[str, OfflineConfig],
+    data: Path,
+) -> None:
+    """Refuse settings now that would end a run when its turn comes."""
+    seen = set()
+    for (env, quality, method), own in settings.items():
+        key = (method, env, repr(own))
+        if key in seen:
+            continue
+        seen.add(key)
+        config = configs[method].copy(copy_frozen=False)
+        apply_settings(config, own)
+        try:
+            config.offline_data(input_=str(data / env / quality)).validate()
+        except ValueError as error:
+            raise ValueError(f"{method} on {env}/{quality}: {error}") from error
 
 
 def settings_of(

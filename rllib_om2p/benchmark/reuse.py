@@ -27,7 +27,7 @@ from rllib_om2p.benchmark.cells import (
 )
 from rllib_om2p.benchmark.training import hyperparameters, make_config
 from rllib_om2p.core.settings import apply_settings
-from rllib_om2p.evaluation.records import read_record
+from rllib_om2p.evaluation.records import WITHOUT_EFFECT, read_record
 
 TAKEN_FROM = "taken_from"
 _RUN = (
@@ -42,8 +42,6 @@ _RUN = (
     "first_seed",
     "curve_seed",
 )
-# Without effect on what is learnt: settled when the algorithm is built, and other rounding.
-_WITHOUT_EFFECT = ("share_table", "torch_compile")
 
 
 def take_over(cells: Sequence[Cell], folder: Path) -> list[Cell]:
@@ -113,7 +111,7 @@ def _keeps_samples(cell: Cell) -> bool:
 
 
 def _with_effect(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if name not in _WITHOUT_EFFECT}
+    return {name: value for name, value in values.items() if name not in WITHOUT_EFFECT}
 
 
 def _identity(run: Mapping[str, Any], values: Mapping[str, Any]) -> str:

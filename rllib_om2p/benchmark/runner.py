@@ -202,7 +202,7 @@ class _Reporter(Callback):
         self._starts[trial.trial_id] = time.monotonic()
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._progress.running -= 1
+        start = self._end(trial)
         result = trial.last_result
         if not result.get(_FINISHED):
             return
@@ -211,22 +211,29 @@ class _Reporter(Callback):
         self._progress.done += 1
         score = result[_RETURN]
         shown = f"{result[_UPDATES]} updates" if score is None else f"return {number(score)}"
-        self._report(trial, cell, shown)
+        self._report(start, cell, shown)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._progress.running -= 1
+        start = self._end(trial)
         self._progress.failed += 1
         cell = Cell(**trial.config["cell"])
         # trial.get_error() looks where Tune would copy the file later.
         text = Path(trial.error_file).read_text(encoding="utf-8")
         write_json(failure_file(self._folder, cell), {"cell": cell.identity(), "error": text})
         last_line = text.strip().splitlines()[-1]
-        self._report(trial, cell, f"FAILED: {last_line}")
+        self._report(start, cell, f"FAILED: {last_line}")
 
-    def _report(self, trial: Any, cell: Cell, text: str) -> None:
+    def _end(self, trial: Any) -> float:
+        """Return when a trial was started; Tune does not call it so if its setup failed."""
+        if trial.trial_id not in self._starts:
+            return time.monotonic()
+        self._progress.running -= 1
+        return self._starts.pop(trial.trial_id)
+
+    def _report(self, start: float, cell: Cell, text: str) -> None:
         progress = self._progress
         ended = progress.done + progress.failed
-        seconds = time.monotonic() - self._starts[trial.trial_id]
+        seconds = time.monotonic() - start
         rest = (time.monotonic() - self._begun) / ended * (progress.total - ended)
         progress.report(
             f"[{ended}/{progress.total}] {cell.dataset} {cell.method} seed {cell.seed}: {text} "

@@ -77,7 +77,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         _write(options.json, json.dumps(record, indent=1) + "\n")
         print(f"written: {options.json}")
     if options.gif:
-        _save_gif(checkpoint, played, options)
+        _save_gif(played, options)
         print(f"written: {options.gif}")
 
 
@@ -98,19 +98,15 @@ def describe(played: Played) -> str:
     return "\n".join(lines)
 
 
-def _save_gif(checkpoint: Path, played: Played, options: argparse.Namespace) -> None:
+def _save_gif(played: Played, options: argparse.Namespace) -> None:
     from rllib_om2p import envs
-    from rllib_om2p.core.acting import load_config, load_modules
-    from rllib_om2p.core.environments import dataset_settings
     from rllib_om2p.core.playing import render_episodes
     from rllib_om2p.evaluation.figures import save_gif
 
     if played.env not in envs.names():
         raise ValueError(f"--gif draws environments of {list(envs.names())}, not {played.env!r}.")
     seeds = range(played.seed, played.seed + GIF_EPISODES)
-    spec = load_config(checkpoint).dataset_spec
-    settings = dataset_settings(spec, options.prey) if spec.env == played.env else {}
-    film = render_episodes(load_modules(checkpoint), played.env, seeds, **settings)
+    film = render_episodes(played.modules, played.env, seeds, **played.settings)
     captions = [
         f"episode {episode} of {GIF_EPISODES}: return {team_return:.0f}"
         for episode, team_return in zip(film.episodes, film.returns, strict=True)

@@ -8,8 +8,8 @@ import logging
 import math
 import shutil
 import textwrap
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from rllib_om2p.cli.common import AddCommand, add_prey, checkpoint_path, shortest
 from rllib_om2p.core.settings import apply_settings, parse_settings
@@ -194,22 +194,33 @@ def _train_config(options: argparse.Namespace) -> OfflineConfig:
         config = ALGORITHMS[name][1]()
         config.debugging(seed=0)
     config.offline_data(input_=options.input)
-    apply_settings(config, parse_settings(options.settings))
+    settings = parse_settings(options.settings)
+    apply_settings(config, settings)
     if options.seed is not None:
         config.debugging(seed=options.seed)
     if options.num_learners is not None:
         config.learners(num_learners=options.num_learners)
     config.num_updates_per_iteration = min(config.num_updates_per_iteration, _num_updates(options))
-    _set_evaluation(config, options)
+    _set_evaluation(config, options, settings)
     return config.debugging(log_level="ERROR")
 
 
-def _set_evaluation(config: OfflineConfig, options: argparse.Namespace) -> None:
+def _set_evaluation(
+    config: OfflineConfig, options: argparse.Namespace, settings: Mapping[str, Any]
+) -> None:
     from rllib_om2p import envs
     from rllib_om2p.core.environments import dataset_settings, require_environment
 
     spec = config.dataset_spec
     env, every = options.env or spec.env, options.eval_every
+    for flag, value, name in (
+        ("--eval-every", every, "evaluation_interval"),
+        ("--eval-episodes", options.eval_episodes, "evaluation_duration"),
+    ):
+        if value is not None and name in settings:
+            raise ValueError(f"{flag} and --set {name}=... say the same; give one of them.")
+    if "evaluation_interval" in settings:
+        every = settings["evaluation_interval"] or 0
     if every is None and options.resume:
         every = config.evaluation_interval or (1 if options.env else 0)
     if every is None:
@@ -225,7 +236,8 @@ def _set_evaluation(config: OfflineConfig, options: argparse.Namespace) -> None:
             )
         config.environment(env, env_config=dataset_settings(spec, options.prey))
     config.evaluation(evaluation_interval=every or None)
-    if options.eval_episodes is not None or not options.resume:
+    is_given = options.resume or "evaluation_duration" in settings
+    if options.eval_episodes is not None or not is_given:
         config.evaluation(evaluation_duration=options.eval_episodes or 20)
 
 

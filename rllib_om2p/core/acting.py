@@ -46,11 +46,16 @@ def load_modules(checkpoint: str | Path) -> dict[str, RLModule]:
     """
     if is_exported(checkpoint):
         return exported_modules(checkpoint)
-    agent_ids = read_marker(checkpoint)["agent_ids"]
-    return {
-        agent_id: RLModule.from_checkpoint(module_path(checkpoint, agent_id))
-        for agent_id in agent_ids
-    }
+    marker = read_marker(checkpoint)
+    while True:
+        modules = {
+            agent_id: RLModule.from_checkpoint(module_path(checkpoint, agent_id))
+            for agent_id in marker["agent_ids"]
+        }
+        # A run that goes on may have put a newer checkpoint here between two agents.
+        before, marker = marker, read_marker(checkpoint)
+        if marker == before:
+            return modules
 
 
 def load_config(checkpoint: str | Path) -> OfflineConfig:

@@ -60,6 +60,19 @@ _OF_OTHER_EVALUATIONS = (
     "offline_loss_for_module_fn",
     "offline_eval_batch_size_per_runner",
     "dataset_num_iters_per_offline_eval_runner",
+    "offline_eval_rl_module_inference_only",
+    "offline_evaluation_timeout_s",
+    "num_cpus_per_offline_eval_runner",
+    "num_gpus_per_offline_eval_runner",
+    "custom_resources_per_offline_eval_runner",
+    "ignore_offline_eval_runner_failures",
+    "restart_failed_offline_eval_runners",
+    "offline_eval_runner_health_probe_timeout_s",
+    "offline_eval_runner_restore_timeout_s",
+    "max_num_offline_eval_runner_restarts",
+    "max_requests_in_flight_per_offline_eval_runner",
+    "validate_offline_eval_runners_after_construction",
+    "broadcast_offline_eval_runner_states",
 )
 
 
@@ -116,6 +129,12 @@ def action_space(agent: AgentSpec) -> gym.Space[Any]:
     return gym.spaces.Box(low, high)
 
 
+def spaces_of(spec: DatasetSpec) -> tuple[gym.spaces.Dict, gym.spaces.Dict]:
+    """Return the spaces of observations and of actions by agent."""
+    obs = {agent.name: observation_space(spec, agent) for agent in spec.agents}
+    return gym.spaces.Dict(obs), gym.spaces.Dict({a.name: action_space(a) for a in spec.agents})
+
+
 @functools.cache
 def _warn_once(text: str) -> None:
     """Log a warning; RLlib validates one config several times."""
@@ -168,6 +187,10 @@ class OfflineConfig(AlgorithmConfig):
         self.cuda_graph = False
         self.precision: Precision = "float32"
         self._dataset_spec: tuple[Any, str] | None = None
+        # What the last validation took from a dataset: its spec; and environments with their
+        # settings, as it found them and as it left them.
+        self._filled_from: str | None = None
+        self._filled_environment: tuple[Any, Any] | None = None
 
     @override(AlgorithmConfig)
     def training(
@@ -538,6 +561,33 @@ class OfflineConfig(AlgorithmConfig):
         if not set(self.fqe) <= set(known):
             raise ValueError(f"evaluation(fqe=...) takes {known}, got {list(self.fqe)}.")
 
+    def _check_spaces(self, *wanted: gym.spaces.Dict) -> None:
+        before: tuple[Any, Any] = (None, None)
+        if self._filled_from is not None:
+            before = spaces_of(DatasetSpec.from_json(self._filled_from))
+        for name, space, filled in zip(
+            ("observation_space", "action_space"), wanted, before, strict=True
+        ):
+            given = getattr(self, name)
+            if given is not None and given not in (space, filled):
+                raise ValueError(
+                    f"environment({name}=...) has no effect here: agents have the spaces of the "
+                    f"dataset, {space}; got {given}. Remove it."
+                )
+
+    def _fill_environment(self, spec: DatasetSpec) -> None:
+        """Take the dataset's environment and what its settings leave open, if no other is set."""
+        given = self.get("env"), dict(self.get("env_config"))
+        if self._filled_environment is not None and self._filled_environment[1] == given:
+            given = self._filled_environment[0]  # perhaps of another dataset
+        env, settings = given
+        if env not in (None, spec.env):
+            return
+        if not set(spec.env_kwargs) <= set(settings):
+            settings = dataset_settings(spec) | settings
+        self._filled_environment = given, (spec.env, settings)
+        self.env, self.env_config = spec.env, dict(settings)
+
     def _fill_from_dataset(self) -> None:
         spec = self.dataset_spec
         if not self.supports_discrete and any(agent.num_actions for agent in spec.agents):
@@ -546,10 +596,10 @@ class OfflineConfig(AlgorithmConfig):
                 "boxes only; choose an algorithm for discrete actions, such as OM2P."
             )
         make_teams(spec, make_groups(spec), self.teams)
-        obs_spaces = {agent.name: observation_space(spec, agent) for agent in spec.agents}
-        action_spaces = {agent.name: action_space(agent) for agent in spec.agents}
-        self.observation_space = gym.spaces.Dict(obs_spaces)
-        self.action_space = gym.spaces.Dict(action_spaces)
+        obs_spaces, action_spaces = spaces_of(spec)
+        self._check_spaces(obs_spaces, action_spaces)
+        self.observation_space, self.action_space = obs_spaces, action_spaces
+        self._filled_from = spec.to_json()
         self.multi_agent(
             policies={
                 name: PolicySpec(
@@ -560,11 +610,8 @@ class OfflineConfig(AlgorithmConfig):
             policy_mapping_fn=agent_is_module,
         )
         wants_env = bool(self.evaluation_interval or self.evaluation_num_env_runners)
-        if wants_env and spec.env is not None and self.env in (None, spec.env):
-            given = dict(self.get("env_config"))
-            complete = set(spec.env_kwargs) <= set(given)
-            settings = given if complete else dataset_settings(spec) | given
-            self.environment(spec.env, env_config=settings)
+        if wants_env and spec.env is not None:
+            self._fill_environment(spec)
         if isinstance(self.env, str) and (wants_env or self.env in envs.names()):
             require_environment(self.env)
         duration = self.evaluation_duration

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,8 @@ if TYPE_CHECKING:
 
 TEAM_RETURN_MEAN = "team_return_mean"
 _OF_TEAM = f"{TEAM_RETURN_MEAN}/"
+# Sums, since RLlib's mean over env runners counts each runner once, however much it played.
+_SUM, _NUM_EPISODES = "team_return_sum", "num_team_episodes"
 
 
 class TeamEnvRunner(MultiAgentEnvRunner):  # type: ignore[misc]
@@ -40,14 +41,12 @@ class TeamEnvRunner(MultiAgentEnvRunner):  # type: ignore[misc]
         """
         super()._log_episode_metrics(length, ret, sec, agents, modules, agent_steps)
         spec, teams = self.config.dataset_spec, self.config.teams or {}
-        # As RLlib has it, for the Algorithm merges what its runners logged.
-        num_runners = self.config.num_env_runners or 1
-        window = max(1, math.ceil(self.config.metrics_num_episodes_for_smoothing / num_runners))
         named: dict[str, Collection[str] | None] = {TEAM_RETURN_MEAN: None}
         named |= {f"{_OF_TEAM}{team}": members for team, members in teams.items()}
         for name, members in named.items():
             value = episode_team_return(spec, agents or {}, members)
-            self.metrics.log_value(name, value, window=window)
+            self.metrics.log_value((_SUM, name), value, reduce="sum")
+        self.metrics.log_value(_NUM_EPISODES, 1, reduce="sum")
 
 
 def episode_team_return(
@@ -65,8 +64,9 @@ def episode_team_return(
 
 
 def teams_returns(results: Mapping[str, Any]) -> dict[str, float]:
-    """Return the mean returns by their names in results, out of an env runner's results."""
-    return {k: float(v) for k, v in results.items() if k.startswith(TEAM_RETURN_MEAN)}
+    """Return the mean returns over episodes by their names in results, of all env runners."""
+    count = float(results.get(_NUM_EPISODES, 0))
+    return {name: float(total) / count for name, total in results.get(_SUM, {}).items() if count}
 
 
 def returns_by_team(results: Mapping[str, Any]) -> dict[str, float]:

@@ -73,6 +73,7 @@ class ExportedConfig(OfflineConfig):
         super().__init__()
         spec = DatasetSpec.from_dict(team.dataset["spec"])
         self._dataset_spec = (self.input_, spec.to_json())
+        self.teams = {name: list(members) for name, members in team.teams.items()} or None
         self._modules = {agent.agent_id: _module_spec(agent) for agent in team.agents}
         spaces = {a.agent_id: (a.observation_space, a.action_space) for a in team.agents}
         self.observation_space = gym.spaces.Dict({k: obs for k, (obs, _) in spaces.items()})

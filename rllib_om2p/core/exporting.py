@@ -45,6 +45,7 @@ def export_checkpoint(checkpoint: str | Path, out: str | Path) -> Path:
         },
         training={"training_iteration": marker["training_iteration"]},
         packages=versions(PACKAGES),
+        teams=dict(config.teams or {}),
     )
     return write_team(team, out)
 

@@ -38,7 +38,8 @@ from ray.rllib.core.rl_module.rl_module import RLModule
 from torch import Tensor
 
 from rllib_om2p.core.held_out import HeldOut, unit_actions
-from rllib_om2p.core.rl_module import ACTION_MASK, OBSERVATIONS
+from rllib_om2p.core.rl_module import ACTION_MASK, NOISE, OBSERVATIONS
+from rllib_om2p.core.shared_noise import team_noise
 from rllib_om2p.data.schema import AgentSpec
 from rllib_om2p.nets.critics import CriticEnsemble
 from rllib_om2p.ops.bellman import polyak_update
@@ -130,14 +131,14 @@ def policy_actions(
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         for _ in range(num_samples):
+            noise = team_noise(modules, len(held_out.alive))
+            answers = [
+                _answers(modules[agent.name], agent, held_out, noise.get(agent.name))
+                for agent in held_out.agents
+            ]
+            present = held_out.alive.unbind(1)
             samples.append(
-                torch.cat(
-                    [
-                        _answers(modules[agent.name], agent, held_out) * held_out.alive[:, [i]]
-                        for i, agent in enumerate(held_out.agents)
-                    ],
-                    dim=1,
-                )
+                torch.cat([a * here[:, None] for a, here in zip(answers, present, strict=True)], 1)
             )
     return torch.stack(samples)
 
@@ -213,8 +214,8 @@ def _annuity(num_steps: Tensor, gamma: float) -> Tensor:
     return num_steps if gamma == 1.0 else (1.0 - gamma**num_steps) / (1.0 - gamma)
 
 
-def _answers(module: RLModule, agent: AgentSpec, held_out: HeldOut) -> Tensor:
-    """Return one drawn action of an agent at every row, in [-1, 1], (R, A)."""
+def _answers(module: RLModule, agent: AgentSpec, held_out: HeldOut, noise: Tensor | None) -> Tensor:
+    """Return one action of an agent at every row, in [-1, 1], (R, A), its noise drawn if None."""
     obs, mask = held_out.obs[agent.name], held_out.masks.get(agent.name)
     device = next(module.parameters()).device
     parts = []
@@ -222,5 +223,6 @@ def _answers(module: RLModule, agent: AgentSpec, held_out: HeldOut) -> Tensor:
         rows = slice(start, start + ROWS_PER_PASS)
         seen = obs[rows].to(device)
         batch = seen if mask is None else {OBSERVATIONS: seen, ACTION_MASK: mask[rows].to(device)}
-        parts.append(module.forward_inference({Columns.OBS: batch})[Columns.ACTIONS].cpu())
+        asked = {Columns.OBS: batch} | ({} if noise is None else {NOISE: noise[rows]})
+        parts.append(module.forward_inference(asked)[Columns.ACTIONS].cpu())
     return unit_actions(agent, torch.cat(parts).numpy())

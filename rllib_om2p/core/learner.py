@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from ray.rllib.core import COMPONENT_RL_MODULE
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.utils.annotations import override
 from ray.rllib.utils.metrics import (
@@ -248,8 +249,9 @@ class OfflineLearner(TorchLearner):
             self._phase_update.set_learning_rate(self._learning_rate)
             for outcome in run(self._num_updates):
                 history.add(*outcome)
+            # Each on its own: whoever interrupts a call (Ctrl-C) leaves a learner that knows.
             self._num_updates += 1
-        self._weights_seq_no += num_updates
+            self._weights_seq_no += 1
         self._diverged = history.divergence(first_update)
         self.meet_ranks("update")
         self._log(history, num_updates, time.perf_counter() - start)
@@ -302,10 +304,13 @@ class OfflineLearner(TorchLearner):
             raise DivergenceError(self._diverged.message)
         state = super().get_state(components, not_components=not_components, **kwargs)
         if self._check_component(TRAINING_STATE, components, not_components):
+            # The other ranks' as of the last meeting; an interrupted call has had none.
+            ranks = [*self._rank_states]
+            ranks[self._learner_index] |= self._own_state()
             state[TRAINING_STATE] = {
                 "networks": on_cpu(dict(self._networks.state_dict())),
                 "optimizers": self._phase_update.optimizer_states(),
-                "ranks": self._rank_states,
+                "ranks": ranks,
                 "num_updates": self._num_updates,
                 "agent_ids": self._agent_ids,
                 "dataset_id": self._dataset.spec.dataset_id,
@@ -329,6 +334,8 @@ class OfflineLearner(TorchLearner):
             self._weights_seq_no = before + 1
         self._set_constants()
         if training is None:
+            if COMPONENT_RL_MODULE in state:
+                self._networks.reset_targets()
             return
         self._diverged = None
         self._networks.load_state_dict(training["networks"])
@@ -359,6 +366,8 @@ class OfflineLearner(TorchLearner):
         """
         super().restore_from_path(path, **kwargs)
         self._set_constants()
+        if (kwargs.get("component") or "").startswith(COMPONENT_RL_MODULE):
+            self._networks.reset_targets()
 
     @override(TorchLearner)
     def shutdown(self) -> None:
@@ -367,18 +376,21 @@ class OfflineLearner(TorchLearner):
             self._table.close()
         super().shutdown()
 
+    def _own_state(self) -> dict[str, Any]:
+        return {
+            "generator": self._generator.get_state(),
+            "table": self._table.get_state(),
+            "diverged": self._diverged,
+            "num_skipped": len(self._skipped),
+        }
+
     def meet_ranks(self, when: str) -> None:
         """Check that no rank diverged and all hold the same parameters; learn each one's state.
 
         A checkpoint is taken from one rank alone, which cannot ask the others then. All ranks stop
         together: one that stopped alone would leave the others waiting for it.
         """
-        own: dict[str, Any] = {
-            "generator": self._generator.get_state(),
-            "table": self._table.get_state(),
-            "diverged": self._diverged,
-            "num_skipped": len(self._skipped),
-        }
+        own = self._own_state()
         self._rank_states = [own]
         if self._world_size > 1:
             values = self._networks.state_dict().values()

@@ -28,6 +28,12 @@ class Networks(nn.Module):
         """Return (targets, sources): parameters of target networks and what they follow."""
         return [], []
 
+    @torch.no_grad()
+    def reset_targets(self) -> None:
+        """Make the target networks equal to what they follow, as they are at first."""
+        for target, source in zip(*self.target_pairs(), strict=True):
+            target.copy_(source)
+
 
 @dataclass(frozen=True)
 class Phase:

@@ -26,6 +26,7 @@ from rllib_om2p.core.environments import (
     dataset_settings,
     describe_spaces,
     require_environment,
+    scale_of,
 )
 from rllib_om2p.data.schema import DatasetSpec, team_rewards
 from rllib_om2p.envs.registry import FIRST_SEED
@@ -49,6 +50,8 @@ class Played:
         team_returns: The team's return by the dataset's convention, (E,).
         references: The scale of the normalised score, if the dataset has one.
         returns_by_team: Likewise of each of the config's `teams`, (E,), by team.
+        modules: Who played, by agent id.
+        settings: Of the environment.
     """
 
     env: str
@@ -57,6 +60,8 @@ class Played:
     team_returns: NDArray[np.float64]
     references: References | None
     returns_by_team: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    modules: Mapping[str, RLModule] = field(default_factory=dict, repr=False)
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def mean(self) -> float:
@@ -155,16 +160,17 @@ def play_checkpoint(
         agent_id: np.array([_return_of(e, agent_id) for e in episodes], np.float64)
         for agent_id in spec.agent_ids
     }
-    # Of another environment the dataset knows no scale.
-    references = spec.references if env in (None, spec.env) else {}
     teams = config.teams or {}
+    settings = {key: value for key, value in config.env_config.items() if key != FIRST_SEED}
     return Played(
         name,
         seed,
         returns,
         team_rewards(spec, returns),
-        References.from_mapping(references),
+        scale_of(spec, name, settings),
         {team: team_rewards(spec, returns, members) for team, members in teams.items()},
+        modules,
+        settings,
     )
 
 
@@ -223,13 +229,16 @@ def _make_runner(
     config: OfflineConfig, name: str, seed: int, prey: str | None = None
 ) -> MultiAgentEnvRunner:
     require_environment(name)
+    # As in training, if that was in this environment; of the dataset what that left open, and the
+    # prey, whose file may lie elsewhere now.
+    settings = dict(config.env_config) if name == config.env else {}
+    if name == config.dataset_spec.env:
+        of_data = dataset_settings(config.dataset_spec, prey)
+        settings = of_data | settings | {k: of_data[k] for k in ("prey",) if k in of_data}
     if name in envs.names():
-        settings = dataset_settings(config.dataset_spec, prey) | {FIRST_SEED: seed}
-    elif name == config.dataset_spec.env:
-        settings = dict(config.dataset_spec.env_kwargs)
-    else:
-        settings = dict(config.env_config)
-    config.environment(name, env_config=settings)
+        settings[FIRST_SEED] = seed
+    config.env_config = settings
+    config.environment(name)
     # The check resets the environment, and a seed in the config would choose the first start state.
     config.environment(disable_env_checking=True).debugging(seed=None)
     config.env_runners(num_env_runners=0, num_envs_per_env_runner=1)

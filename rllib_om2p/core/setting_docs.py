@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _ENTRY = re.compile(r"    (\*{0,2}\w+): (.*)")
 
 
-RLLIBS = ("lr", "gamma", "train_batch_size", "grad_clip", "grad_clip_by")
+RLLIBS = ("lr", "gamma", "train_batch_size", "grad_clip")
 """Hyperparameters of `AlgorithmConfig.training` that count here too."""
 
 

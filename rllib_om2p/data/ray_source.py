@@ -90,8 +90,8 @@ def _packed_reader(columns: Mapping[str, Column], names: Sequence[str]) -> ReadR
     def read(number: int, rows: RowRange) -> pa.Table:
         block = try_pack(rows, columns, names)
         if block.error is not None:
-            rows = np.zeros((1, block.rows.shape[1]), np.float32)
-            block = block._replace(rows=rows, valid=np.zeros(1, bool), episode_ids=np.array([-1]))
+            blank = np.zeros((1, block.rows.shape[1]), np.float32)
+            block = block._replace(rows=blank, valid=np.zeros(1, bool), episode_ids=np.array([-1]))
         return _to_table(number, block)
 
     return read

@@ -330,20 +330,17 @@ def _united_spec(files: Sequence[OpenFile]) -> DatasetSpec:
 
     The columns of all are alike (see `files.open_files`).
     """
-    first, *others = dict.fromkeys(file.spec.to_json() for file in files)
-    united = DatasetSpec.from_json(first)
-    if not others:
-        return united
     specs = [file.spec for file in files]
+    first = specs[0]
+    if all(spec == first for spec in specs):
+        return first
     ids = list(dict.fromkeys(spec.dataset_id for spec in specs))
-    differing = {
-        item.name: item.default_factory() if callable(item.default_factory) else item.default
-        for item in dataclasses.fields(DatasetSpec)
-        if any(getattr(spec, item.name) != getattr(united, item.name) for spec in specs)
-    }
-    return dataclasses.replace(
-        united, **(differing | {"dataset_id": " + ".join(ids), "parents": ids})
-    )
+    values = first.to_dict() | {"dataset_id": " + ".join(ids), "parents": ids}
+    unsaid = DatasetSpec("", first.agents).to_dict()
+    for name in values.keys() - {"dataset_id", "agents", "parents"}:
+        if any(spec.to_dict()[name] != values[name] for spec in specs):
+            values[name] = unsaid[name]
+    return DatasetSpec.from_dict(values)
 
 
 def _fingerprint(files: Sequence[OpenFile]) -> str:

@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from rllib_om2p.evaluation.scores import References, normalised_score
 
 SUITE_FILE = "suite.json"
+# Hyperparameters that say how, not what is learnt: settled when an algorithm is built, or rounding.
+WITHOUT_EFFECT = ("share_table", "torch_compile")
 Samples = Mapping[str, NDArray[Any]]
 """Arrays "AGENT/data", "AGENT/policy", "AGENT/data_at_K", "AGENT/policy_at_K"; (N, A)."""
 
@@ -139,11 +141,13 @@ class Comparison:
                 "start states": {_cell(r, "first_seed") for r in runs},
                 "scales": {_as_text(r.record.get("references")) for r in runs},
             }
-            of_methods = {
-                f"settings of {method}": {_as_text(_cell(r, "settings")) for r in own}
-                for method in self.methods
-                if (own := [run for run in runs if run.method == method])
-            }
+            of_methods = {}
+            for method in self.methods:
+                own = [run for run in runs if run.method == method]
+                of_methods[f"settings of {method}"] = {_as_text(_cell(r, "settings")) for r in own}
+                for name in _defaults(own):
+                    values = {json.dumps(r.record["hyperparameters"][name]) for r in own}
+                    of_methods[f"{name} of {method}"] = values
             for name, values in (of_dataset | of_methods).items():
                 values = values - {None}  # unknown in older records
                 if len(values) > 1:
@@ -257,6 +261,13 @@ def _as_text(value: Any) -> str | None:
 
 def _cell(run: Run, key: str) -> Any:
     return run.record.get("cell", {}).get(key)
+
+
+def _defaults(runs: Sequence[Run]) -> list[str]:
+    """Return the hyperparameters that all records hold and none of their cells names."""
+    held = [set(run.record.get("hyperparameters", {})) for run in runs]
+    named = {name for run in runs for name in _cell(run, "settings") or {}}
+    return sorted(set.intersection(*held) - named - {*WITHOUT_EFFECT}) if held else []
 
 
 def _ordered(found: set[str], planned: Sequence[str]) -> list[str]:

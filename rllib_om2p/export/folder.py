@@ -65,6 +65,7 @@ class TeamPolicy:
         environment: {"name", "kwargs"} of the environment to play in; the name may be None.
         training: What is known of the run, such as {"training_iteration": 10}.
         packages: Versions of the packages that exported.
+        teams: The agents of each team by its name, where there are several; else empty.
     """
 
     algorithm: str
@@ -73,6 +74,7 @@ class TeamPolicy:
     environment: Mapping[str, Any]
     training: Mapping[str, Any] = field(default_factory=dict)
     packages: Mapping[str, str] = field(default_factory=dict)
+    teams: Mapping[str, list[str]] = field(default_factory=dict)
 
 
 def is_exported(path: str | Path) -> bool:
@@ -163,6 +165,7 @@ def _describe(team: TeamPolicy) -> dict[str, Any]:
         "dataset": dict(team.dataset),
         "training": dict(team.training),
         "packages": dict(team.packages),
+        "teams": dict(team.teams),
     }
     try:
         # As it will be read: tuples become lists before the digest is taken.
@@ -214,7 +217,8 @@ def _team(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Team
         for agent in description["agents"]
     )
     names = ("algorithm", "dataset", "environment", "training", "packages")
-    return TeamPolicy(agents=agents, **{name: description[name] for name in names})
+    teams = description.get("teams", {})  # older folders have none
+    return TeamPolicy(agents=agents, teams=teams, **{name: description[name] for name in names})
 
 
 def _digest(description: Mapping[str, Any]) -> str:

@@ -62,6 +62,12 @@ def test_cells_go_seed_by_seed_then_dataset_then_method(data):
     ]
 
 
+def test_settings_that_have_no_meaning_together_are_refused_before_anything_is_trained(data):
+    method = Method("A", "OM2P", {"adaptive_eta": 0.1}, {"expert": {"advantage_temperature": 1.0}})
+    with pytest.raises(ValueError, match=f"^A on {SPREAD}/expert: advantage_temperature must"):
+        cells(data, make_suite(methods=[method]))
+
+
 def test_own_settings_stand_over_the_task_and_the_task_over_the_suite(data):
     settings = {(c.method, c.quality): c.settings for c in cells(data, seeds=[0])}
     shared = {"lr": 1e-3, "gamma": 0.9, "tau": 0.1}

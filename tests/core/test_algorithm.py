@@ -220,6 +220,29 @@ def test_evaluation_acts_with_the_earlier_weights_after_going_back(
     algo.stop()
 
 
+def test_modules_of_a_run_that_goes_on_are_of_one_checkpoint(spread, tmp_path, monkeypatch):
+    algo = Algorithm.from_config(make_config(spread))
+    path = algo.save_to_path(tmp_path / "run")
+    load, loaded = RLModule.from_checkpoint, []
+
+    def load_and_save(place):
+        loaded.append(load(place))
+        if len(loaded) == 1:
+            algo.train()
+            algo.save_to_path(path)
+        return loaded[-1]
+
+    monkeypatch.setattr(RLModule, "from_checkpoint", load_and_save)
+    modules = load_modules(path)
+    assert len(loaded) == 6
+    for agent, module in modules.items():
+        for value, now in zip(
+            module.parameters(), algo.get_module(agent).parameters(), strict=True
+        ):
+            assert torch.equal(value, now)
+    algo.stop()
+
+
 def test_evaluation_that_was_not_asked_for_says_how_to_ask(trained):
     algo, _ = trained
     with pytest.raises(ValueError, match=r"evaluation_interval=.*evaluation_num_env_runners="):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from ray import tune
@@ -21,6 +22,7 @@ from rllib_om2p.core.config import _warn_once
 from tests.small_data import write_random
 
 AGENTS = ["walker", "arm_10", "arm_2"]
+BOX = gym.spaces.Box(-5.0, 5.0, (2,))
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +76,48 @@ def test_the_datasets_environment_has_its_settings_unless_others_are_given(
     assert config.env_config == used
 
 
+def test_the_datasets_own_spaces_may_be_given(dataset):
+    config = make_config(dataset)
+    config.validate()
+    again = make_config(dataset).environment(
+        observation_space=config.observation_space, action_space=config.action_space
+    )
+    again.validate()
+
+
+def test_a_config_that_is_pointed_at_other_data_takes_theirs(dataset, tmp_path):
+    fields = {"env": "mpe/simple_tag", "env_kwargs": {"max_cycles": 7}}
+    others = [
+        str(write_random(tmp_path / "plain", env="mpe/simple_spread")),
+        str(write_random(tmp_path / "tag", (("wolf", 5, 2),), **fields)),
+    ]
+    config = make_config(dataset).evaluation(evaluation_interval=1)
+    config.validate()
+    for path, env, settings, agents in zip(
+        [*others, dataset],
+        ["mpe/simple_spread", "mpe/simple_tag", "mpe/simple_spread"],
+        [{}, {"max_cycles": 7}, {"max_cycles": 10}],
+        [AGENTS, ["wolf"], AGENTS],
+        strict=True,
+    ):
+        config = config.copy(copy_frozen=False).offline_data(input_=path)
+        config.validate()
+        config.validate()
+        assert (config.env, config.env_config) == (env, settings)
+        assert sorted(config.observation_space) == sorted(config.policies) == sorted(agents)
+
+
+def test_what_was_set_stays_when_a_config_is_pointed_at_other_data(dataset, tmp_path):
+    plain = str(write_random(tmp_path / "plain", env="mpe/simple_spread"))
+    config = make_config(dataset).environment("mpe/simple_spread", env_config={"first_seed": 3})
+    config.evaluation(evaluation_interval=1).validate()
+    assert config.env_config == {"first_seed": 3, "max_cycles": 10}
+    config.offline_data(input_=plain).validate()
+    assert config.env_config == {"first_seed": 3}
+    config.environment(env_config={"max_cycles": 6}).offline_data(input_=dataset).validate()
+    assert config.env_config == {"first_seed": 3, "max_cycles": 6}
+
+
 @pytest.mark.parametrize(
     ("method", "settings", "message"),
     [
@@ -91,6 +135,8 @@ def test_the_datasets_environment_has_its_settings_unless_others_are_given(
         ("env_runners", {"env_runner_cls": MultiAgentEnvRunner}, "derive from .*TeamEnvRunner"),
         ("learners", {"learner_class": TorchLearner}, "derive from .*OfflineLearner"),
         ("environment", {"normalize_actions": True}, "normalize_actions=True .*environment's unit"),
+        ("environment", {"observation_space": BOX}, "observation_space=.*spaces of the dataset"),
+        ("environment", {"action_space": BOX}, "action_space=.*spaces of the dataset"),
         ("reporting", {"min_sample_timesteps_per_iteration": 1}, "min_train_timesteps_per_"),
         ("reporting", {"log_gradients": True}, "log_gradients="),
         ("framework", {"torch_skip_nan_gradients": True}, "torch_skip_nan_gradients="),

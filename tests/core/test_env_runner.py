@@ -18,6 +18,7 @@ from rllib_om2p.cli.playing import describe
 from rllib_om2p.core.config import action_space, observation_space
 from rllib_om2p.core.env_runner import episode_team_return
 from rllib_om2p.core.environments import scale_of
+from rllib_om2p.core.exporting import export_checkpoint
 from rllib_om2p.core.playing import play_checkpoint
 from rllib_om2p.core.run import Run
 from rllib_om2p.data.reader import OfflineDataset
@@ -87,6 +88,35 @@ def test_the_teams_return_is_a_mean_over_episodes_whoever_was_there(dataset, mis
     algo.stop()
 
 
+class PaidByRunner(SometimesTwo):
+    """Each agent earns 1 per step in the first env runner, 100 in the second."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.pay = 100.0 ** (config.worker_index - 1)
+
+    def step(self, action_dict):
+        obs, rewards, *ends = super().step(action_dict)
+        return obs, {agent: self.pay * reward for agent, reward in rewards.items()}, *ends
+
+
+def test_episodes_count_alike_however_many_an_env_runner_played(dataset):
+    """RLlib's own means are over env runners."""
+    register_env("paid_by_runner", PaidByRunner)
+    config = OM2PConfig().offline_data(input_=dataset).debugging(seed=0, log_level="ERROR")
+    config.training(actor_hidden=(8,), critic_hidden=(8,), train_batch_size=32)
+    config.training(num_updates_per_iteration=1)
+    config.environment("paid_by_runner", env_config={"data": dataset, "missing": []})
+    config.evaluation(evaluation_interval=1, evaluation_duration=3, evaluation_num_env_runners=2)
+    algo = config.build_algo()
+    for _ in range(2):  # and those of an earlier evaluation not at all
+        results = algo.evaluate()
+        assert results["env_runners"]["num_episodes"] == 3
+        total = 3 * results["team_return_mean"] / STEPS
+        assert total == pytest.approx(102) or total == pytest.approx(201)
+    algo.stop()
+
+
 def test_playing_a_checkpoint_counts_an_absent_agent_too(dataset, tmp_path):
     algo = build(dataset, [1, 3])
     path = algo.save_to_path(tmp_path / "checkpoint")
@@ -143,7 +173,11 @@ def test_the_normalised_score_is_left_out_where_the_scale_is_another_ones(tmp_pa
     results = algo.train()["evaluation"]
     assert "team_return_mean" in results
     assert "normalized_score" not in results
+    path = algo.save_to_path(tmp_path / "checkpoint")
     algo.stop()
+    played = play_checkpoint(path, num_episodes=2)
+    assert played.settings == {"max_cycles": 5}
+    assert played.normalised is None
 
 
 def test_weights_that_are_set_are_played_at_once_and_other_modules_are_refused(dataset):
@@ -224,3 +258,5 @@ def test_each_team_has_its_own_return_wherever_it_is_evaluated(tmp_path, capsys)
         np.testing.assert_array_equal(played.returns_by_team[team], played.agent_returns[first])
         assert f"  {team:<12} {number(played.agent_returns[first].mean())}" in describe(played)
     assert played.to_dict()["team_return_means"]["prey"] == played.agent_returns["prey"].mean()
+    folder = export_checkpoint(run.checkpoint, tmp_path / "policy")
+    assert play_checkpoint(folder, num_episodes=3).to_dict() == played.to_dict()

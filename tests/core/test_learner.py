@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from rllib_om2p import OM2PConfig
+from rllib_om2p.algorithms.ma_td3_bc import MATD3BCConfig
 from rllib_om2p.core import update
 from rllib_om2p.core.learner import DivergenceError, OfflineLearner
 from rllib_om2p.core.update import clip_per_network
@@ -105,6 +106,74 @@ def test_restored_modules_keep_the_constants_of_this_table(dataset, tmp_path):
     for agent in other._agent_ids:
         restored = learner.module[agent].get_state()
         np.testing.assert_array_equal(restored[name], other.module[agent].get_state()[name])
+
+
+@pytest.mark.parametrize("config_class", [OM2PConfig, MATD3BCConfig])
+@pytest.mark.parametrize("form", ["paper", "released"])
+@pytest.mark.parametrize("through", ["restore_from_path", "set_state"])
+def test_targets_follow_modules_that_are_restored_alone(
+    dataset, tmp_path, config_class, form, through
+):
+    """As for fine-tuning: a target network that stayed random would be learnt from at first."""
+    if config_class is MATD3BCConfig and form == "released":
+        pytest.skip("a form of OM2P")
+
+    def make(seed):
+        config = config_class().offline_data(input_=dataset).debugging(seed=seed)
+        config.training(actor_hidden=(16,), critic_hidden=(16,), train_batch_size=32)
+        if config_class is OM2PConfig:
+            config.training(best_of_n=2)  # its modules bring their critics
+        if form == "released":
+            config.training(form=form, derivative="none", xi=(0, 0, 0, 0))
+        config.validate()
+        return config.build_learner()
+
+    learner, other = make(0), make(1)
+    learner.update(num_updates=2)
+    other.update(num_updates=2)
+    if through == "set_state":
+        learner.set_state({"rl_module": other.module.get_state()})
+    else:
+        path = other.module.save_to_path(tmp_path / "modules")
+        learner.restore_from_path(path, component="rl_module")
+    exported = {"actor", *(["critic"] if config_class is OM2PConfig else [])}
+    for stack, wanted in zip(
+        learner._networks.policy_stacks(), other._networks.policy_stacks(), strict=True
+    ):
+        assert set(stack) == exported
+        for name in stack:
+            assert_equal(stack[name].state_dict(), wanted[name].state_dict())
+    targets, sources = learner._networks.target_pairs()
+    assert targets
+    assert all(torch.equal(t, s) for t, s in zip(targets, sources, strict=True))
+    now = list(learner._networks.critics.parameters())
+    for target, critic in zip(targets, now, strict=False):
+        assert torch.equal(target, critic)
+
+
+def test_an_interrupted_call_leaves_a_learner_that_saves_what_it_is(dataset, monkeypatch):
+    learner = make_learner(dataset)
+    learner.update(num_updates=2)
+    number = learner.get_state()["weights_seq_no"]
+    sample, calls = learner._sample, iter(range(3))
+
+    def interrupted():
+        if next(calls, None) is None:
+            raise KeyboardInterrupt
+        return sample()
+
+    monkeypatch.setattr(learner._phase_update, "_sample", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        learner.update(num_updates=10)
+    monkeypatch.undo()
+    state = learner.get_state()
+    assert state["training_state"]["num_updates"] == 5
+    assert state["weights_seq_no"] == number + 3  # env runners skip weights of a known number
+    other = make_learner(dataset, seed=1)
+    other.set_state(state)
+    for each in (learner, other):
+        each.update(num_updates=3)
+    assert_equal(weights(learner), weights(other))
 
 
 def test_resuming_without_normalisation_changes_the_modules_with_the_table(dataset):

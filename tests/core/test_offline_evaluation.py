@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.callbacks.callbacks import RLlibCallback
 
 from rllib_om2p import OfflineDataset, OM2PConfig
+from rllib_om2p.core.fqe import policy_actions
+from rllib_om2p.core.held_out import HeldOut
+from rllib_om2p.core.shared_noise import team_noise
 from tests.small_data import write_random, write_spread
 
 SMALL = {"actor_hidden": (8,), "critic_hidden": (8,), "train_batch_size": 32}
@@ -50,6 +56,23 @@ def test_estimate_is_in_the_results_without_any_environment(dataset):
     found = second["evaluation"]
     assert np.isfinite(found["fqe_return"])
     assert found["fqe_return_lower"] < found["fqe_return"]
+
+
+def test_policies_that_share_their_noise_are_asked_together(dataset):
+    config = make_config(dataset).training(shared_noise=True)
+    algo = config.evaluation(offline_evaluation_interval=1, fqe=QUICK).build_algo()
+    assert np.isfinite(algo.train()["evaluation"]["fqe_return"])
+    modules = {agent: algo.get_module(agent) for agent in config.dataset_spec.agent_ids}
+    held_out = HeldOut.of(OfflineDataset.open(str(dataset)).split(0.25)[1])
+    (answers,) = policy_actions(modules, held_out, 1, 5)
+    algo.stop()
+    torch.manual_seed(5)
+    noise = team_noise(modules, len(held_out.alive))
+    assert torch.equal(noise["arm_2"], noise["walker"][:, :1])
+    asked = {"obs": held_out.obs["arm_2"], "noise": noise["arm_2"]}
+    # The box is [-2, 1].
+    expected = (modules["arm_2"].forward_inference(asked)["actions"] + 0.5) / 1.5
+    torch.testing.assert_close(answers[:, 3:], expected * held_out.alive[:, 2:])
 
 
 @pytest.mark.usefixtures("ray_cluster")
@@ -114,3 +137,15 @@ def test_setting_without_a_meaning_is_an_error(dataset, change, message):
     config = make_config(dataset).evaluation(offline_evaluation_interval=1)
     with pytest.raises(ValueError, match=message):
         change(config).validate()
+
+
+def _of_rllibs_offline_evaluation():
+    names = inspect.signature(AlgorithmConfig.evaluation).parameters
+    used = {"offline_evaluation_interval", "offline_evaluation_type", "num_offline_eval_runners"}
+    return sorted({n for n in names if "offline" in n or "ope_" in n} - used)
+
+
+@pytest.mark.parametrize("name", _of_rllibs_offline_evaluation())
+def test_settings_of_rllibs_own_offline_evaluation_are_refused(dataset, name):
+    with pytest.raises(ValueError, match=rf"evaluation\({name}=...\) belongs to RLlib's"):
+        make_config(dataset).evaluation(**{name: 1})

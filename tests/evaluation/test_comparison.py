@@ -91,16 +91,19 @@ def test_runs_that_failed_or_did_not_play_are_counted_in_their_cell_and_listed(t
     [
         ({"cell": {"fingerprint": "f", "first_seed": 5, "settings": {"eta": 9}}}, "settings of A"),
         ({"references": {"random": 0.0, "expert": 1.0, "source": "b"}}, "scales"),
+        ({"hyperparameters": {"eta": 1, "tau": 0.2, "torch_compile": True}}, "tau of A (0.1, 0.2)"),
     ],
 )
 def test_seeds_of_one_method_that_are_no_repetitions_are_not_on_equal_footing(
     tmp_path, changes, text
 ):
     cell = {"fingerprint": "f", "first_seed": 5, "settings": {"eta": 1}}
-    write_run(tmp_path, "A", 0, 150.0, cell=cell)
-    write_run(tmp_path, "A", 1, 150.0, cell=cell)
+    values = {"eta": 1, "tau": 0.1, "torch_compile": False, "older": 1}
+    same = {"cell": cell, "hyperparameters": values}
+    write_run(tmp_path, "A", 0, 150.0, **same)
+    write_run(tmp_path, "A", 1, 150.0, **same | {"hyperparameters": values | {"newer": None}})
     assert load_comparison(tmp_path).differences() == []
-    write_run(tmp_path, "A", 1, 150.0, **{"cell": cell} | changes)
+    write_run(tmp_path, "A", 1, 150.0, **same | changes)
     assert load_comparison(tmp_path).differences() == [
         f"{SPREAD}/medium: runs with different {text}"
     ]

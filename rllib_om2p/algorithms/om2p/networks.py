@@ -112,6 +112,13 @@ class OM2PNetworks(ActorCritic):
         targets, sources = super().target_pairs()
         return targets, list(self.former_critics.parameters()) or sources
 
+    @override(ActorCritic)
+    def reset_targets(self) -> None:
+        """Make target and former critics equal to the critics."""
+        if self.form == "released":
+            self.former_critics.load_state_dict(self.critics.state_dict())
+        super().reset_targets()
+
 
 class OM2PModule(AgentModule):
     """One agent's mean-flow policy: one pass from noise to action.

@@ -141,13 +141,13 @@ class Comparison:
                 "start states": {_cell(r, "first_seed") for r in runs},
                 "scales": {_as_text(r.record.get("references")) for r in runs},
             }
-            of_methods = {}
+            of_methods: dict[str, set[str | None]] = {}
             for method in self.methods:
                 own = [run for run in runs if run.method == method]
                 of_methods[f"settings of {method}"] = {_as_text(_cell(r, "settings")) for r in own}
                 for name in _defaults(own):
-                    values = {json.dumps(r.record["hyperparameters"][name]) for r in own}
-                    of_methods[f"{name} of {method}"] = values
+                    held = {json.dumps(r.record["hyperparameters"][name]) for r in own}
+                    of_methods[f"{name} of {method}"] = {*held}
             for name, values in (of_dataset | of_methods).items():
                 values = values - {None}  # unknown in older records
                 if len(values) > 1:

@@ -2,6 +2,8 @@
 
     python examples/demo.py [--updates 4000] [--quality medium-expert] [--out demo]
 
+It runs in the repository, whose tuned_configs/ hold its settings.
+
 Everything goes to --out: report.md, results.json, learning_curve.png, rollout.gif, the dataset, and
 for each method a run as `rllib-om2p train` writes them. The dataset is kept for the next time.
 """
@@ -24,6 +26,7 @@ from PIL import Image
 
 from rllib_om2p.core.console import quiet, quiet_ray
 
+sys.path.append(str(Path(__file__).resolve().parent.parent))  # for tuned_configs
 ENV = "mpe/simple_spread"
 # In the order in which they start: the longest first, so that no core waits at the end.
 METHODS = {

@@ -2,7 +2,9 @@
 
     python examples/make_dataset.py --quality medium --steps 100000 --out data/simple_spread-medium
 
-`rllib-om2p make-dataset` does the same.
+`rllib-om2p make-dataset` does the same. Both need the behaviour policies, which an installed
+package brings and a repository has in datasets/behaviour; a job with deploy/runtime_env.yaml has
+neither.
 """
 
 from __future__ import annotations

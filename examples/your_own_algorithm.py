@@ -12,6 +12,7 @@ import torch
 
 from rllib_om2p import Algorithm
 from rllib_om2p.core.deterministic import DeterministicConfig
+from rllib_om2p.ops.averages import batch_mean
 
 
 class WeightedLoss:
@@ -33,8 +34,9 @@ class WeightedLoss:
             with torch.no_grad():
                 gain = critic(group.obs, group.actions) - critic(group.obs, actions)
                 weight = torch.exp(gain.mean(0) / self.temperature).clamp(max=20.0)
-            losses.append((weight * (actions - group.actions).square().mean(-1)).mean(-1))
-            weights.append(weight.mean(-1))
+            error = (actions - group.actions).square().mean(-1)
+            losses.append(batch_mean(weight * error, group.alive))  # while the agent is there
+            weights.append(batch_mean(weight, group.alive))
         return torch.cat(losses), {"weight": torch.cat(weights)}
 
 
@@ -43,6 +45,9 @@ class WeightedConfig(DeterministicConfig):
 
     temperature = 0.5  # to make it a setting: see training() of any config in algorithms/
 
+    def __init__(self, algo_class=None):
+        super().__init__(algo_class=algo_class or Weighted)
+
     def build_phases(self, networks, layout):
         """Return the losses in the order of their steps."""
         actor = self.actor_phase(networks, WeightedLoss(networks, self.temperature))
@@ -50,12 +55,12 @@ class WeightedConfig(DeterministicConfig):
 
 
 class Weighted(Algorithm):
-    """Names its config, for Tune, which starts from a class."""
+    """What RLlib builds, and Tune starts from."""
 
     @classmethod
     def get_default_config(cls):
         """Return the defaults."""
-        return WeightedConfig(algo_class=cls)
+        return WeightedConfig()
 
 
 def main() -> None:
@@ -64,7 +69,7 @@ def main() -> None:
     parser.add_argument("--out", default="runs/mine")
     parser.add_argument("--updates", type=int, default=1000)
     options = parser.parse_args()
-    config = Weighted.get_default_config().offline_data(input_=options.dataset)
+    config = WeightedConfig().offline_data(input_=options.dataset)
     config.training(lr=1e-3, actor_hidden=(64, 64), critic_hidden=(64, 64))
     config.training(num_updates_per_iteration=options.updates)
     algo = config.evaluation(evaluation_interval=1, evaluation_duration=50).build_algo()

@@ -3,8 +3,8 @@
     from rllib_om2p import Algorithm, OM2PConfig
     algo = Algorithm.from_config(OM2PConfig().offline_data(input_="data/simple_spread-medium"))
 
-Names are imported on first use, so that `rllib_om2p.ops` or `rllib_om2p.data` alone start neither
-Ray nor torch.
+Names are imported on first use, so that `rllib_om2p.data` alone starts neither Ray nor torch, and
+`rllib_om2p.ops` no Ray.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,14 @@ def write_random(
     rows_per_file: int = 100_000,
     seed: int = 0,
     terminate: bool = True,
+    boxes: Mapping[str, tuple[float, float]] | None = None,
     **spec_fields: Any,
 ) -> Path:
     """Write episodes of random numbers; every second one ends for good, the others in time."""
     rng = np.random.default_rng(seed)
+    ends_of = {name: (-2.0, 1.0) for name, *_ in agents} | dict(boxes or {})
     specs = tuple(
-        AgentSpec(name, obs_dim, action_dim, (-2.0,) * action_dim, (1.0,) * action_dim)
+        AgentSpec.box(name, obs_dim, action_dim, low=ends_of[name][0], high=ends_of[name][1])
         for name, obs_dim, action_dim in agents
     )
     fields = {"dataset_id": f"random-{seed}", "time_limit": num_steps} | spec_fields
@@ -55,7 +57,8 @@ def write_random(
                 for a in specs
             },
             actions={
-                a.name: rng.uniform(-2.0, 1.0, (*shape, a.action_dim)).astype("f4") for a in specs
+                a.name: rng.uniform(*ends_of[a.name], (*shape, a.action_dim)).astype("f4")
+                for a in specs
             },
             rewards={a.name: rng.normal(-1.0, 5.0, shape).astype("f4") for a in specs},
             terminateds={a.name: ends for a in specs},

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from rllib_om2p import OM2PConfig
+from rllib_om2p import MACQLConfig, OM2PConfig
 from rllib_om2p.cli import DIVERGED, USER_ERROR, build_parser, main
 from rllib_om2p.cli.common import checkpoint_path
 from rllib_om2p.cli.training import _train_config
@@ -177,6 +177,24 @@ def test_resumed_run_goes_on_to_its_own_total_and_then_has_nothing_to_do(
     assert "nothing is left to train" in fails(capsys, elsewhere)
     assert not (tmp_path / "new").exists()
     assert len(progress(out)) == 2
+
+
+def test_resuming_what_is_not_there_yet_begins_it(spread, run, tmp_path, capsys):
+    """As a job does that is tried again by one command."""
+    out = tmp_path / "job"
+    for updates, said in ((5, "nothing is saved in"), (10, "resumed at update 5")):
+        assert train(spread, out, "--resume", str(out), updates=updates) == 0
+        assert said in capsys.readouterr().out
+    assert torch.equal(parameters(out / "checkpoint"), parameters(run / "checkpoint"))
+    elsewhere = [
+        "train",
+        str(spread),
+        "--out",
+        str(tmp_path / "b"),
+        "--resume",
+        str(tmp_path / "c"),
+    ]
+    assert "is not a directory" in fails(capsys, elsewhere)
 
 
 def test_resuming_says_that_the_seed_is_the_checkpoints(spread, run, tmp_path, capsys):
@@ -382,6 +400,8 @@ def test_settings_go_to_the_method_that_knows_them():
         apply_settings(config, {"actor_hiden": (8,)})
     with pytest.raises(ValueError, match="NAME=VALUE"):
         parse_settings(["eta"])
+    with pytest.raises(ValueError, match="alpha and conservative_weight are one setting"):
+        apply_settings(MACQLConfig(), {"alpha": 2.0, "conservative_weight": 3.0})
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from rllib_om2p import cli
+from rllib_om2p import OM2PConfig, cli
+from rllib_om2p.core.settings import apply_settings, parse_settings
 from tests.small_data import write_spread
 
 ROOT = Path(__file__).parents[1]
@@ -60,7 +61,9 @@ def test_commands_of_the_readme_are_those_of_the_program():
         if arguments[0] in ("make-dataset", "train") and "--out" not in arguments:
             arguments += ["--out", "DIR"]
         arguments = ["1" if word == "N" else word for word in arguments]
-        cli.build_parser().parse_args(arguments)  # exits if an option does not exist
+        parsed = cli.build_parser().parse_args(arguments)  # exits if an option does not exist
+        if arguments[0] == "train" and "NAME=VALUE" not in arguments:
+            apply_settings(OM2PConfig(), parse_settings(parsed.settings))
 
 
 def test_first_commands_are_the_two_of_a_fresh_machine():
@@ -68,6 +71,15 @@ def test_first_commands_are_the_two_of_a_fresh_machine():
     assert [line.split("#")[0].strip() for line in first] == ["make demo", "make test"]
 
 
-def test_links_lead_to_files():
-    for link in re.findall(r"\]\((?!https?://)([^)#]+)\)", README):
-        assert (ROOT / link).exists(), link
+def test_links_lead_to_files_and_their_sections():
+    texts = [f for f in ROOT.rglob("*.md") if not {".venv", "demo"} & set(f.parts)]
+    assert len(texts) > 20
+    for text in texts:
+        for link in re.findall(r"\]\((?!https?://)([^)]+)\)", text.read_text(encoding="utf-8")):
+            name, _, section = link.partition("#")
+            target = (text.parent / name).resolve() if name else text
+            assert target.exists(), (text, link)
+            if section:
+                titles = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+                anchors = {re.sub(r"[^\w -]", "", t).lower().replace(" ", "-") for t in titles}
+                assert section in anchors, (text, link)

@@ -23,7 +23,7 @@ def add_commands(command: AddCommand) -> None:
     make.add_argument(
         "--expert-fraction",
         type=float,
-        help="part of the expert in medium-expert (mpe: 0.1, mamujoco: 0.5)",
+        help="part of the expert in medium-expert (mpe: 0.1, mamujoco and lbf: 0.5)",
     )
     make.add_argument("--policies", metavar="DIR", help="where make-behaviour wrote (our own)")
     make.add_argument(

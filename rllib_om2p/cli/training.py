@@ -9,8 +9,10 @@ import math
 import shutil
 import textwrap
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rllib_om2p import __all__ as PUBLIC
 from rllib_om2p.cli.common import AddCommand, add_prey, checkpoint_path, shortest
 from rllib_om2p.core.settings import apply_settings, parse_settings
 
@@ -27,7 +29,10 @@ def add_commands(command: AddCommand) -> None:
     train = command("train", _train, "Train on a dataset; checkpoints and progress go to --out.")
     train.add_argument("input", metavar="DATASET", help="directory, file, glob or URI")
     train.add_argument("--out", required=True, metavar="DIR", help="directory of the run")
-    train.add_argument("--algorithm", help="OM2P (default)")
+    # Their package would be slow to import for a text.
+    others = [n for n in PUBLIC if f"{n}Config" in PUBLIC and n != "OM2P"]
+    algorithms = textwrap.fill(f"OM2P (default), {', '.join(others)}", 60)
+    train.add_argument("--algorithm", metavar="NAME", help=algorithms)
     train.add_argument(
         "--updates",
         type=_at_least(1),
@@ -60,10 +65,15 @@ def add_commands(command: AddCommand) -> None:
     train.add_argument(
         "--eval-episodes", type=_at_least(1), metavar="N", help="episodes of an evaluation (20)"
     )
-    train.add_argument("--resume", metavar="CHECKPOINT", help="continue from it, with its settings")
+    train.add_argument(
+        "--resume",
+        metavar="CHECKPOINT",
+        help="continue from it, with its settings; this run's own --out,\n"
+        "where nothing is saved yet, begins anew",
+    )
 
     settings = command("settings", _settings, "List an algorithm's hyperparameters.")
-    settings.add_argument("algorithm", nargs="?", default="OM2P", help="OM2P (default)")
+    settings.add_argument("algorithm", nargs="?", default="OM2P", help=algorithms)
 
 
 def _at_least(least: int) -> Callable[[str], int]:
@@ -116,6 +126,9 @@ def _train(options: argparse.Namespace) -> None:
     if not options.traceback:
         # It logs the remote traceback of an error that reaches us as an exception anyway.
         logging.getLogger("ray.rllib.utils.actor_manager").setLevel(logging.CRITICAL)
+    if options.resume and _has_saved_nothing(options):
+        print(f"nothing is saved in {options.out} yet: beginning anew", flush=True)
+        options.resume = None
     resume = checkpoint_path(options.resume) if options.resume else None
     with Run(options.out, resume=resume) as run:
         finished = _train_into(run, options)
@@ -126,6 +139,19 @@ def _train(options: argparse.Namespace) -> None:
     print(f"checkpoint: {run.checkpoint}")
     print(f"next: rllib-om2p evaluate {shortest(run.checkpoint)} --gif team.gif")
     print(f"      tensorboard --logdir {shortest(run.directory)}")
+
+
+def _has_saved_nothing(options: argparse.Namespace) -> bool:
+    """Whether --resume names what this run itself would have saved, before it saved anything.
+
+    A job that always says so starts and, when it is tried again, goes on by one command.
+    """
+    from rllib_om2p.core.checkpoint import standing
+    from rllib_om2p.core.run import CHECKPOINT
+
+    own = Path(options.out).expanduser().resolve()
+    given = Path(options.resume).expanduser().resolve()
+    return given in (own, own / CHECKPOINT) and not standing(own / CHECKPOINT).exists()
 
 
 def _train_into(run: Run, options: argparse.Namespace) -> bool:

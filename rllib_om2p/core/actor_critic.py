@@ -67,8 +67,8 @@ class ActorCriticConfig(ActorConfig):
                 team's reward (value decomposition, arXiv 1706.05296).
             num_critics: Members of each agent's critic ensemble (default 2).
             target_aggregate: "mean" (default) or "min" over the ensemble in the target.
-            critic_hidden: Hidden layers of the critics (default 4 x 512).
-            critic_layer_norm: LayerNorm after the critics' activations (default True).
+            critic_hidden: Hidden layers of the critics (default 4 x 512, OM2P section 7.1).
+            critic_layer_norm: LayerNorm after the critics' activations (default True, as there).
             conservative_weight: Weight of a penalty, beside the mean squared temporal difference,
                 on values of actions that are not the data's (CQL, arXiv 2006.04779 eq. 4; its
                 alpha). 0 (default) for none. Where one policy collected the data it keeps the
@@ -105,6 +105,7 @@ class ActorCriticConfig(ActorConfig):
         self._check_one_of("critic", ("own", "vdn"))
         self._check_one_of("target_aggregate", ("mean", "min"))
         self._check_positive("num_critics", "num_sampled_actions", "sample_noise")
+        self._check_sizes("critic_hidden")
         self._check_not_negative("conservative_weight")
         self._warn_of_idle(
             "num_sampled_actions",
@@ -113,16 +114,14 @@ class ActorCriticConfig(ActorConfig):
             needs="conservative_weight",
         )
 
-    def build_critic(self, group: AgentGroup, generator: torch.Generator) -> CriticEnsemble:
-        """Return the critics of one group's agents."""
-        return self._critics(len(group), group.obs_dim, group.action_dim, generator)
-
-    def build_shared_critic(
-        self, group: AgentGroup, num_agents: int, generator: torch.Generator
-    ) -> SharedNet:
-        """Return one ensemble that a group's agents share, of `num_agents` in all groups."""
-        ensemble = self._critics(1, group.obs_dim + num_agents, group.action_dim, generator)
-        return SharedNet(ensemble, group.identities(num_agents), stack_axis=1)
+    def build_critic(
+        self, group: AgentGroup, generator: torch.Generator, *, num_sharing: int = 0
+    ) -> nn.Module:
+        """Return the critics of one group's agents; see `build_actor`."""
+        if not num_sharing:
+            return self._critics(len(group), group.obs_dim, group.action_dim, generator)
+        ensemble = self._critics(1, group.obs_dim + num_sharing, group.action_dim, generator)
+        return SharedNet(ensemble, group.identities(num_sharing), stack_axis=1)
 
     def _critics(
         self, num_stacks: int, obs_dim: int, action_dim: int, generator: torch.Generator

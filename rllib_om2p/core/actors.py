@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from ray.rllib.algorithms.algorithm_config import NotProvided
 from ray.rllib.utils.annotations import override
+from torch import nn
 
 from rllib_om2p.core.agent_groups import AgentGroup
 from rllib_om2p.core.config import OfflineConfig
@@ -38,21 +39,34 @@ class ActorConfig(OfflineConfig):
         """Set the policy networks.
 
         Args:
-            actor_hidden: Hidden layers of the actors (default 4 x 512).
-            actor_layer_norm: LayerNorm after the actors' activations (default False).
+            actor_hidden: Hidden layers of the actors (default 4 x 512, OM2P section 7.1).
+            actor_layer_norm: LayerNorm after the actors' activations (default False, ours; OM2P
+                section 7.1 has it).
             **kwargs: See `OfflineConfig.training`.
         """
         super().training(**kwargs)
         self._assign(actor_hidden=actor_hidden, actor_layer_norm=actor_layer_norm)
         return self
 
+    @override(OfflineConfig)
+    def validate(self) -> None:
+        """Check the settings.
+
+        Raises:
+            ValueError: A setting has no meaning; the text says which.
+        """
+        super().validate()
+        self._check_sizes("actor_hidden")
+
     def build_actor(
         self,
-        net: type[Net],
+        net: type[AgentNet],
         group: AgentGroup,
         generator: torch.Generator,
+        *,
         num_labels: int = 0,
-    ) -> Net:
+        num_sharing: int = 0,
+    ) -> nn.Module:
         """Return the policy networks of one group's agents.
 
         Args:
@@ -60,22 +74,14 @@ class ActorConfig(OfflineConfig):
             group: The agents.
             generator: Of the first weights.
             num_labels: Features beside the observation.
+            num_sharing: 0 for a network per agent; else one for the group, which is told which of
+                so many agents, those of all groups, it serves.
         """
         obs_dim = group.obs_dim + num_labels
-        return self._actors(net, len(group), obs_dim, group.action_dim, generator)
-
-    def build_shared_actor(
-        self,
-        net: type[AgentNet],
-        group: AgentGroup,
-        num_agents: int,
-        generator: torch.Generator,
-        num_labels: int = 0,
-    ) -> SharedNet:
-        """Return one network that a group's agents share, of `num_agents` in all groups."""
-        obs_dim = group.obs_dim + num_labels + num_agents
-        stack = self._actors(net, 1, obs_dim, group.action_dim, generator)
-        return SharedNet(stack, group.identities(num_agents))
+        if not num_sharing:
+            return self._actors(net, len(group), obs_dim, group.action_dim, generator)
+        stack = self._actors(net, 1, obs_dim + num_sharing, group.action_dim, generator)
+        return SharedNet(stack, group.identities(num_sharing))
 
     def _actors(
         self,

@@ -89,7 +89,7 @@ class Algorithm(RLlibAlgorithm):
                 f"from_config expects a config of this package such as OM2PConfig, got "
                 f"{type(config).__name__}."
             )
-        if not issubclass(config.algo_class, cls):
+        if config.algo_class is not None and not issubclass(config.algo_class, cls):
             raise ValueError(
                 f"{cls.__name__}.from_config got the config of {config.algo_class.__name__}; use "
                 f"{config.algo_class.__name__}.from_config, or config.build_algo()."

@@ -36,7 +36,7 @@ from rllib_om2p.core.learner import OfflineLearner
 from rllib_om2p.core.offline_data import OfflineMultiAgentData
 from rllib_om2p.core.refusals import refuse_unused
 from rllib_om2p.core.rl_module import ACTION_MASK, OBSERVATIONS
-from rllib_om2p.core.settings import own_settings
+from rllib_om2p.core.settings import check_kinds
 from rllib_om2p.core.shared_noise import TeamNoise
 from rllib_om2p.data.reader import OfflineDataset
 from rllib_om2p.data.schema import AgentSpec, DatasetSpec
@@ -405,7 +405,7 @@ class OfflineConfig(AlgorithmConfig):
                 "draws from a search."
             )
         refuse_unused(self)
-        self._check_numbers()
+        self._check_kinds()
         self._check_positive("num_updates_per_iteration", "table_draws_per_transition")
         self._check_rates()
         self._check_one_of("precision", ("float32", "bfloat16"))
@@ -438,6 +438,22 @@ class OfflineConfig(AlgorithmConfig):
         pipeline.append(TeamNoise())
         return pipeline
 
+    @override(AlgorithmConfig)
+    def build_algo(self, *args: Any, **kwargs: Any) -> Any:
+        """Build the algorithm.
+
+        Raises:
+            ValueError: The config belongs to none.
+        """
+        if self.algo_class is None:
+            name = type(self).__name__
+            raise ValueError(
+                f"{name} names no Algorithm to build: write class Mine(rllib_om2p.Algorithm) with "
+                f"get_default_config() -> {name}(), and hand it on in {name}.__init__: "
+                "super().__init__(algo_class=algo_class or Mine)."
+            )
+        return super().build_algo(*args, **kwargs)
+
     @property
     @override(AlgorithmConfig)
     def _model_config_auto_includes(self) -> dict[str, Any]:
@@ -464,6 +480,11 @@ class OfflineConfig(AlgorithmConfig):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}.")
 
+    def _check_sizes(self, *names: str) -> None:
+        for name in names:
+            if not all(size >= 1 for size in getattr(self, name)):
+                raise ValueError(f"{name} must be sizes of at least 1, got {getattr(self, name)}.")
+
     def _check_one_of(self, name: str, allowed: Sequence[str]) -> None:
         if getattr(self, name) not in allowed:
             raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}.")
@@ -477,15 +498,11 @@ class OfflineConfig(AlgorithmConfig):
             if getattr(self, name) != getattr(defaults, name):
                 _warn_once(f"{name}={getattr(self, name)!r} does nothing here; it needs {needs}.")
 
-    def _check_numbers(self) -> None:
-        """Check that what is a number by default is one still, and whole ones are whole."""
-        default = type(self)()
-        for name in own_settings(self) + ["lr", "gamma"]:
-            usual, value = getattr(default, name, None), getattr(self, name, None)
-            if usual is not None and value is None:
-                raise ValueError(f"{name} must not be None; the default is {usual!r}.")
-            if type(usual) is int and not _is_whole(value):
-                raise ValueError(f"{name} must be a whole number, got {value!r}.")
+    def _check_kinds(self) -> None:
+        check_kinds(self)
+        for name in ("lr", "gamma"):  # RLlib's, which may be None elsewhere
+            if getattr(self, name) is None:
+                raise ValueError(f"{name} must not be None.")
 
     def _check_batch_size(self) -> None:
         own, of_all = self._train_batch_size_per_learner, self.train_batch_size

@@ -25,7 +25,6 @@ from rllib_om2p.core.config import OfflineConfig
 from rllib_om2p.core.critic_loss import CriticLoss
 from rllib_om2p.core.phases import Phase
 from rllib_om2p.core.rl_module import AgentModule
-from rllib_om2p.nets.critics import CriticEnsemble
 from rllib_om2p.nets.policies import DeterministicPolicy
 
 if TYPE_CHECKING:
@@ -174,7 +173,7 @@ class DeterministicActorCritic(ActorCritic):
         self,
         groups: Sequence[AgentGroup],
         build_actor: Callable[[AgentGroup], nn.Module],
-        build_critic: Callable[[AgentGroup], CriticEnsemble],
+        build_critic: Callable[[AgentGroup], nn.Module],
     ) -> None:
         """Build all stacks; see `ActorCritic`."""
         super().__init__(groups, build_actor, build_critic)

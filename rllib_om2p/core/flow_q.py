@@ -94,20 +94,18 @@ class FlowQConfig(ActorCriticConfig):
         self, groups: Sequence[AgentGroup], generator: torch.Generator
     ) -> FlowQNetworks:
         """Return stacked students, flows and critics."""
-        num_agents = sum(len(group) for group in groups)
+        num_sharing = sum(map(len, groups)) if self.shares_parameters else 0
 
         def policy(net: type[AgentNet], group: AgentGroup) -> nn.Module:
-            if self.shares_parameters:
-                return self.build_shared_actor(net, group, num_agents, generator)
-            return self.build_actor(net, group, generator)
-
-        def critic(group: AgentGroup) -> nn.Module:
-            if self.shares_parameters:
-                return self.build_shared_critic(group, num_agents, generator)
-            return self.build_critic(group, generator)
+            return self.build_actor(net, group, generator, num_sharing=num_sharing)
 
         flows = [policy(FieldNet, group) for group in groups]
-        return FlowQNetworks(groups, lambda group: policy(NoisePolicy, group), critic, flows=flows)
+        return FlowQNetworks(
+            groups,
+            lambda group: policy(NoisePolicy, group),
+            lambda group: self.build_critic(group, generator, num_sharing=num_sharing),
+            flows=flows,
+        )
 
     @override(OfflineConfig)
     def build_phases(self, networks: Networks, layout: RowLayout) -> list[Phase]:
@@ -245,7 +243,6 @@ class FlowQModule(AgentModule):
             noise: Standard normal, (B, A); drawn if None.
             action_mask: Not needed: the module chooses among the legal actions afterwards.
         """
-        if noise is None:
-            noise = torch.randn(obs.shape[1], self.action_dim, device=obs.device)
+        noise = self.noise_or_drawn(noise, obs.shape[1], self.action_dim)
         actions: Tensor = self.actor(append_identity(obs, self.identity[None]), noise[None])
         return actions if self.is_discrete else actions.clamp(-1, 1)

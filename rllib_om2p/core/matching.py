@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -42,9 +42,21 @@ def check_derivative(derivative: Derivative, step: float, precision: str) -> Non
         precision: Of the networks' products, "float32" or "bfloat16".
     """
     if derivative == "finite_difference":
-        # "high" and "medium" mean TF32 or bfloat16 products for float32 tensors.
-        exact = torch.get_float32_matmul_precision() == "highest"
-        check_finite_difference_step(step, getattr(torch, precision) if exact else torch.bfloat16)
+        products = getattr(torch, precision) if _has_exact_products() else torch.bfloat16
+        check_finite_difference_step(step, products)
+
+
+def _has_exact_products() -> bool:
+    """Whether this process multiplies float32 tensors in float32, not in TF32 or bfloat16."""
+    places: list[Any] = [torch.backends, torch.backends.cuda, torch.backends.mkldnn]
+    places += [getattr(place, "matmul", None) for place in places]
+    chosen = {getattr(place, "fp32_precision", "none") for place in places}
+    if not chosen <= {"none", "ieee"}:
+        return False
+    try:
+        return torch.get_float32_matmul_precision() == "highest"
+    except RuntimeError:  # of what was set, not all can be said in its words (torch 2.9 on)
+        return True
 
 
 class MatchingDraws(NamedTuple):

@@ -100,6 +100,10 @@ class AgentModule(TorchRLModule):
         teams: Sequence[Sequence[str]] | None = self.model_config.get(SHARED_NOISE)
         return teams
 
+    def noise_or_drawn(self, noise: Tensor | None, *shape: int) -> Tensor:
+        """Return the noise, or standard normal numbers of a shape if it is None."""
+        return torch.randn(shape, device=self.obs_mean.device) if noise is None else noise
+
     def act(self, obs: Tensor, noise: Tensor | None, action_mask: Tensor | None = None) -> Tensor:
         """Return points for normalised observations: in [-1, 1] but for discrete actions.
 

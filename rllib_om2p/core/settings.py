@@ -83,6 +83,7 @@ def apply_settings(config: OfflineConfig, settings: Mapping[str, Any]) -> None:
         ValueError: No method knows a setting, or it is of another kind; the text says what is.
     """
     homes = setting_methods(config, _ALL)
+    by_method: dict[str, dict[str, Any]] = {}
     for name, value in settings.items():
         if name not in homes:
             near = difflib.get_close_matches(name, homes, n=3, cutoff=0.5)
@@ -90,11 +91,26 @@ def apply_settings(config: OfflineConfig, settings: Mapping[str, Any]) -> None:
             suggestion = f"did you mean {' or '.join(near)}?" if near else f"see help({kind})."
             raise ValueError(f"{kind} knows no {name!r}; {suggestion}")
         _check_kind(config, homes[name], name, value)
-        getattr(config, homes[name])(**{name: value})
+        by_method.setdefault(homes[name], {})[name] = value
+    for method, together in by_method.items():
+        getattr(config, method)(**together)
+
+
+def check_kinds(config: OfflineConfig) -> None:
+    """Check that the hyperparameters that are not RLlib's are of the kinds that they can be.
+
+    Raises:
+        ValueError: One is not; the text names it.
+    """
+    homes = setting_methods(config)
+    for name in own_settings(config):
+        _check_kind(config, homes[name], name, getattr(config, name))
 
 
 def _check_kind(config: OfflineConfig, method: str, name: str, value: Any) -> None:
     hint = _hint(config, method, name)
+    if value is not None and _is_kind(value, hint):
+        return
     default = _default(config, name)
     # Every hint allows None, as RLlib's do; it has a meaning where it is the default.
     if not _is_kind(value, hint) or (value is None and default is not None):

@@ -10,7 +10,7 @@ import copy
 import os
 import shutil
 import sysconfig
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,6 +70,9 @@ class Update:
         bfloat16: bool = False,
     ) -> None:
         self.phases = tuple(phases)
+        names = [phase.name for phase in phases]
+        if len(set(names)) < len(names):
+            raise ValueError(f"phases must have different names, got {names}.")
         self._sample, self._generator = sample, generator
         self._tau, self._grad_clip = tau, grad_clip
         self._mean_over_ranks = mean_over_ranks
@@ -125,7 +128,16 @@ class Update:
             for parameter in self._parameters[phase.name]:
                 parameter.requires_grad_(True)
         losses, metrics = self._losses[phase.name](batch, draws)
-        gradients = list(torch.autograd.grad(losses.sum(), self._parameters[phase.name]))
+        _check_shapes(phase, batch, losses, metrics)
+        try:
+            gradients = list(torch.autograd.grad(losses.sum(), self._parameters[phase.name]))
+        except RuntimeError as error:
+            if "appears to not have been used" not in str(error):
+                raise
+            raise ValueError(
+                f"phase {phase.name!r} trains a network that its loss does not use; leave it out "
+                f"of `trained`: {error}"
+            ) from error
         if self._mean_over_ranks is not None:
             gradients = self._mean_over_ranks(gradients)
         return gradients, Outcome(phase, losses.detach(), metrics)
@@ -183,6 +195,24 @@ class Update:
             autocast = torch.autocast(self._device_type, dtype=torch.bfloat16, cache_enabled=False)
             loss = autocast(loss)
         return loss
+
+
+def _check_shapes(
+    phase: Phase, batch: JointBatch, losses: Tensor, metrics: Mapping[str, Tensor]
+) -> None:
+    """Refuse what a phase's loss returned unless it is as `Phase.loss` says; costs no wait.
+
+    Raises:
+        ValueError: The text names the phase, and the metric.
+    """
+    num_agents = sum(len(group.obs) for group in batch.groups)
+    for name, value in (("loss", losses), *metrics.items()):
+        shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        if shape not in ((), (num_agents,)):
+            raise ValueError(
+                f"phase {phase.name!r}: {name} must be a tensor of shape ({num_agents},), one "
+                f"number per agent, or (), one for all; got {shape}."
+            )
 
 
 def _require_compiler() -> None:

@@ -29,9 +29,9 @@ def choose(actions: Tensor, action_mask: Tensor | None = None) -> Tensor:
     """
     if action_mask is not None:
         check_same(actions=actions, action_mask=action_mask)
-        # Below the box, not -inf: a row without any legal action must still have a largest feature.
-        span = actions.detach().amax(-1, keepdim=True) - actions.detach().amin(-1, keepdim=True)
-        actions = actions - (action_mask == 0) * (span + 1)
+        legal = action_mask != 0
+        # A row without any legal action must still have a largest feature.
+        actions = actions.masked_fill(~legal & legal.any(-1, keepdim=True), -torch.inf)
     return actions.argmax(dim=-1)
 
 

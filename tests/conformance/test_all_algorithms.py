@@ -73,17 +73,16 @@ def test_every_setting_has_a_text_and_its_default(name):
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", NAMES)
-def test_every_trained_parameter_moves_and_stays_finite(name, precision, dataset):
+def test_every_parameter_moves_and_stays_finite(name, precision, dataset):
     config = make_config(name, dataset).copy(copy_frozen=False)
     learner = config.training(precision=precision).build_learner()
     before = weights(learner)
     learner.update(num_updates=5)
-    trained = {id(p) for phase in learner._phases for p in phase.parameters()}
-    assert trained
+    assert any(phase.parameters() for phase in learner._phases)
+    # Targets move too, and no network is there for nothing.
     for key, parameter in learner._networks.named_parameters():
         assert torch.isfinite(parameter).all(), key
-        if id(parameter) in trained:
-            assert not torch.equal(parameter, before[key]), key
+        assert not torch.equal(parameter, before[key]), key
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -98,8 +97,9 @@ def test_resumed_learner_continues_bit_identically(name, dataset):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_modules_act_inside_their_own_box_from_raw_observations(name, dataset):
-    learner = make_learner(name, dataset)
+def test_modules_act_inside_their_own_box_from_raw_observations(name, tmp_path):
+    boxes = {"walker": (-2.0, 1.0), "arm_10": (5.0, 6.0), "arm_2": (-40.0, -10.0)}
+    learner = make_learner(name, str(write_random(tmp_path / "set", boxes=boxes)))
     learner.update(num_updates=2)
     rng = np.random.default_rng(0)
     for agent_id, obs_dim, action_dim in UNEQUAL:
@@ -107,8 +107,8 @@ def test_modules_act_inside_their_own_box_from_raw_observations(name, dataset):
         actions = learner.module[agent_id].forward_inference({"obs": obs})["actions"]
         assert actions.shape == (64, action_dim)
         assert actions.dtype == torch.float32
-        assert actions.min() >= -2.0
-        assert actions.max() <= 1.0
+        low, high = boxes[agent_id]
+        assert low <= actions.min() < actions.max() <= high
 
 
 @pytest.mark.parametrize("name", NAMES)

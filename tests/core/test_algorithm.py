@@ -469,14 +469,44 @@ def test_settings_without_meaning_are_refused(spread, settings, message):
         make_config(spread, **settings).validate()
 
 
-def test_finite_difference_is_refused_where_products_are_rounded(spread):
-    torch.set_float32_matmul_precision("high")
-    try:
-        with pytest.raises(ValueError, match="tangent"):
-            make_config(spread).validate()
-        make_config(spread, derivative="tangent").validate()
-    finally:
-        torch.set_float32_matmul_precision("highest")
+PRODUCTS = """
+import sys, torch
+from rllib_om2p.core.matching import check_derivative
+setting, value = sys.argv[1:]
+if setting == "legacy":
+    torch.set_float32_matmul_precision(value)
+else:
+    *path, name = setting.split(".")
+    place = torch.backends
+    for part in path:
+        place = getattr(place, part)
+    setattr(place, name, value)
+check_derivative("tangent", 3e-3, "float32")
+check_derivative("finite_difference", 3e-3, "float32")
+"""
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "is_exact"),
+    [
+        ("legacy", "highest", True),
+        ("legacy", "high", False),
+        ("fp32_precision", "tf32", False),
+        ("cuda.matmul.fp32_precision", "tf32", False),
+        ("cuda.matmul.fp32_precision", "ieee", True),
+        ("mkldnn.matmul.fp32_precision", "bf16", False),
+        # Convolutions, of which there are none.
+        ("cudnn.conv.fp32_precision", "tf32", True),
+    ],
+)
+def test_finite_difference_is_refused_where_products_are_rounded(setting, value, is_exact):
+    """In a process of its own: torch forgets no setting."""
+    command = [sys.executable, "-c", PRODUCTS, setting, value]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode == 0) == is_exact, done.stderr
+    if not is_exact:
+        assert "ValueError" in done.stderr.splitlines()[-1]
+        assert "tangent" in done.stderr.splitlines()[-1]
 
 
 def test_missing_dataset_is_refused_with_the_way_to_make_one(tmp_path):

@@ -15,10 +15,10 @@ from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
 from ray.tune.search.variant_generator import generate_variants
 from torch.optim.lr_scheduler import ConstantLR
 
-from rllib_om2p import OM2P, OM2PConfig
+from rllib_om2p import OM2P, Algorithm, OM2PConfig
 from rllib_om2p.algorithms import ALGORITHMS
 from rllib_om2p.algorithms.om2p import OM2PModule
-from rllib_om2p.core.config import _warn_once
+from rllib_om2p.core.config import OfflineConfig, _warn_once
 from tests.small_data import write_random
 
 AGENTS = ["walker", "arm_10", "arm_2"]
@@ -107,6 +107,38 @@ def test_a_config_that_is_pointed_at_other_data_takes_theirs(dataset, tmp_path):
         assert sorted(config.observation_space) == sorted(config.policies) == sorted(agents)
 
 
+def test_a_policy_without_a_matching_loss_needs_no_derivative(dataset):
+    make_config(dataset).training(bc_weight=0.0, precision="bfloat16").validate()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"actor_hidden": 64}, "actor_hidden must be a sequence of whole numbers, got 64"),
+        ({"actor_hidden": "64"}, "actor_hidden must be a sequence of whole numbers, got '64'"),
+        ({"critic_hidden": (64.5,)}, "critic_hidden must be a sequence of whole numbers"),
+        ({"critic_hidden": (64, 0)}, "critic_hidden must be sizes of at least 1"),
+        ({"actor_hidden": (0,)}, "actor_hidden must be sizes of at least 1"),
+        ({"eta": "0.3"}, "eta must be a number, got '0.3'; the default is 0.1"),
+        ({"xi": 0.0}, "xi must be a sequence of numbers, got 0.0"),
+        ({"torch_compile": "yes"}, "torch_compile must be True or False"),
+    ],
+)
+def test_settings_of_another_kind_are_named(dataset, settings, message):
+    with pytest.raises(ValueError, match=message):
+        make_config(dataset).training(**settings).validate()
+
+
+def test_a_config_without_an_algorithm_says_how_to_have_one(dataset):
+    class Mine(OfflineConfig):
+        pass
+
+    config = Mine().offline_data(input_=dataset)
+    for build in (config.build_algo, lambda: Algorithm.from_config(config)):
+        with pytest.raises(ValueError, match=r"Mine names no Algorithm .* super\(\).__init__\("):
+            build()
+
+
 def test_what_was_set_stays_when_a_config_is_pointed_at_other_data(dataset, tmp_path):
     plain = str(write_random(tmp_path / "plain", env="mpe/simple_spread"))
     config = make_config(dataset).environment("mpe/simple_spread", env_config={"first_seed": 3})
@@ -186,7 +218,7 @@ def test_settings_without_effect_are_refused(dataset, method, settings, message)
         ("offline_data", {"table_draws_per_transition": -1.0}, "must be positive, got -1"),
         ("training", {"eta": float("nan")}, "eta and bc_weight must be at least 0"),
         ("training", {"conservative_weight": float("nan")}, "at least 0, got nan"),
-        ("training", {"tau": None}, r"tau must not be None; the default is 0\.005"),
+        ("training", {"tau": None}, r"tau must be a number, got None; the default is 0\.005"),
         ("training", {"lr": None}, "lr must not be None"),
         ("training", {"num_critics": 2.0}, r"num_critics must be a whole number, got 2\.0"),
         ("training", {"num_updates_per_iteration": 1e3}, "must be a whole number, got 1000"),
@@ -296,6 +328,13 @@ def test_a_module_spec_of_the_users_own_gets_the_networks_of_training(dataset):
         ("OM2P", {"adaptive_loss_constant": 0.1}, {"adaptive_loss_power": 1.0}),
         ("VGM2P", {"label_dropout": 0.2}, {"guidance": "label_dropout"}),
         ("MATD3BC", {"target_noise_clip": 0.3}, {"target_noise": 0.2}),
+        ("MACFlow", {"mixer": "sum"}, {"critic": "vdn"}),
+        ("OM2P", {"critic": "vdn"}, {"eta": 0.1}),
+        ("OM2P", {"value_from": "path"}, {"eta": 0.1}),
+        ("OM2P", {"normalize_q": True}, {"eta": 0.1}),
+        ("OM2P", {"xi": (0, 0, 0, 0)}, {"bc_weight": 1.0}),
+        ("OM2P", {"derivative": "none"}, {"bc_weight": 1.0}),
+        ("OM2P", {"instant_fraction": 0.5}, {"bc_weight": 1.0}),
     ],
 )
 def test_a_changed_setting_that_does_nothing_is_said_once(
@@ -304,7 +343,8 @@ def test_a_changed_setting_that_does_nothing_is_said_once(
     _warn_once.cache_clear()
     (name,) = settings
     config = ALGORITHMS[algorithm][1]().offline_data(input_=dataset).training(**settings)
-    off = {"derivative": "tangent", "target_noise": 0.0}
+    off = {"derivative": "tangent", "target_noise": 0.0, "eta": 0.0, "bc_weight": 0.0}
+    off |= {"critic": "own"} if algorithm == "MACFlow" else {}
     config.training(**{need: off[need] for need in needs if need in off})
     config.validate()
     config.validate()

@@ -15,6 +15,16 @@ def test_choice_is_the_largest_legal_feature() -> None:
     assert choose(actions, mask).tolist() == [2, 2, 1]
 
 
+@pytest.mark.parametrize(
+    ("largest", "dtype"),
+    [(2e7, torch.float32), (1e30, torch.float32), (torch.inf, torch.float32)]
+    + [(300.0, torch.bfloat16), (2048.0, torch.float16)],
+)
+def test_an_illegal_action_is_never_chosen_however_large_its_feature(largest, dtype) -> None:
+    actions = torch.tensor([[largest, 0.0], [largest, -1e4]], dtype=dtype)
+    assert choose(actions, torch.tensor([[0, 1], [0, 1]])).tolist() == [1, 1]
+
+
 def test_choice_without_any_legal_action_is_the_largest_feature() -> None:
     assert choose(torch.tensor([0.1, 0.3]), torch.zeros(2)).tolist() == 1
 

@@ -75,6 +75,5 @@ class BCModule(AgentModule):
             noise: Standard normal, (B, A); drawn if None.
             action_mask: Not needed: the answer is a point for every action.
         """
-        if noise is None:
-            noise = torch.randn(obs.shape[1], self.action_dim, device=obs.device)
+        noise = self.noise_or_drawn(noise, obs.shape[1], self.action_dim)
         return self.policy.sample(self.actor, obs, noise.unsqueeze(0), clip=not self.is_discrete)

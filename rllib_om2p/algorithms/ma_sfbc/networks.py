@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import torch
 from torch import Tensor, nn
 
 from rllib_om2p.core.actor_critic import ActorCritic
 from rllib_om2p.core.agent_groups import AgentGroup
 from rllib_om2p.core.generative import DiffusionModel
 from rllib_om2p.core.rl_module import AgentModule
-from rllib_om2p.nets.critics import CriticEnsemble, values_of_candidates
+from rllib_om2p.nets.critics import values_of_candidates
 from rllib_om2p.nets.field import FieldNet
 from rllib_om2p.ops.discrete import snap
 from rllib_om2p.ops.likelihood import perturb
@@ -61,7 +60,7 @@ class SfBCNetworks(ActorCritic):
         self,
         groups: Sequence[AgentGroup],
         build_actor: Callable[[AgentGroup], nn.Module],
-        build_critic: Callable[[AgentGroup], CriticEnsemble],
+        build_critic: Callable[[AgentGroup], nn.Module],
         *,
         diffusion: DiffusionModel,
     ) -> None:
@@ -103,9 +102,8 @@ class SfBCModule(AgentModule):
             action_mask: Legal discrete actions, (1, B, A), or None.
         """
         config = self.model_config
-        if noise is None:
-            shape = (obs.shape[1], config["num_candidates"], self.action_dim + 1)
-            noise = torch.randn(shape, device=obs.device)
+        shape = (obs.shape[1], config["num_candidates"], self.action_dim + 1)
+        noise = self.noise_or_drawn(noise, *shape)
         candidates = sample_candidates(
             self.diffusion,
             self.actor,

@@ -72,6 +72,7 @@ class MACFlowConfig(FlowQConfig):
         """
         super().validate()
         self._check_one_of("mixer", tuple(MIXERS))
+        self._warn_of_idle("mixer", unless=self.critic == "vdn", needs='critic="vdn"')
         if self.conservative_weight > 0 and (self.critic, self.mixer) == ("vdn", "mean"):
             raise ValueError(
                 f"conservative_weight={self.conservative_weight} weighs agents' values against "

@@ -143,8 +143,7 @@ class OM2PModule(AgentModule):
         """
         num_candidates = self.model_config["best_of_n"]
         batch_size = obs.shape[1]
-        if noise is None:
-            noise = torch.randn(batch_size, num_candidates, self.action_dim, device=obs.device)
+        noise = self.noise_or_drawn(noise, batch_size, num_candidates, self.action_dim)
         noise = noise.reshape(1, batch_size * num_candidates, self.action_dim)
         wide = obs.repeat_interleave(num_candidates, dim=1)
         actions = to_actions(

@@ -33,7 +33,6 @@ from rllib_om2p.core.critic_loss import CriticLoss
 from rllib_om2p.core.matching import DERIVATIVES, Derivative, MeanFlowMatching, check_derivative
 from rllib_om2p.core.phases import Networks, Phase
 from rllib_om2p.core.rl_module import SHARED_NOISE
-from rllib_om2p.nets.critics import CriticEnsemble
 from rllib_om2p.nets.mlp import StackedMLP
 from rllib_om2p.nets.velocity import VelocityNet
 from rllib_om2p.ops.times import time_table
@@ -114,7 +113,7 @@ class OM2PConfig(ActorCriticConfig):
         Args:
             eta: Weight of the critic's value in the actor's loss (eq. 6; the paper tunes it per
                 dataset; default 0.1, for standardised rewards). 0 is behaviour cloning alone.
-            bc_weight: Weight of the matching loss (default 1). 0 is the value alone.
+            bc_weight: Weight of the matching loss (default 1, as in eq. 6). 0 is the value alone.
             normalize_q: Divide the value by its mean magnitude, so that eta does not depend on the
                 scale of the rewards (default False; ours).
             value_from: Where the jump begins whose end the critic judges: "noise" (eq. 6, the
@@ -124,16 +123,18 @@ class OM2PConfig(ActorCriticConfig):
                 the matching loss, A how much better the critic finds the data's action than the
                 policy's (arXiv 1910.00177; the unit is ours); None (default) for equal weights.
             derivative: du/dr in the matching target: "finite_difference" (eq. 5, the paper's;
-                default), "tangent" (exact, at the same cost, and the only one for bfloat16) or
-                "none" (plain flow matching).
+                default; not for bfloat16, whose rounding drowns it), "tangent" (exact, at the same
+                cost) or "none" (plain flow matching).
             finite_difference_step: d in eq. 5 (default 3e-3; the paper's 1e-12 is no step at all
                 in float32).
             xi: Coefficients of (log s, log(1 - s), s, s^2) in the density of flow times (eq. 4);
-                (0, 0, 0, 0) is uniform, (a - 1, b - 1, 0, 0) is Beta(a, b). The default is
-                Beta(1/2, 1), measured here: it keeps long jumps, r near 0 and t near 1, in every
-                batch. With uniform times the value alone moves the one jump that acts.
+                (0, 0, 0, 0) is uniform, (a - 1, b - 1, 0, 0) is Beta(a, b). As eta it is tuned per
+                dataset in the paper, and should be: the default, Beta(1/2, 1), is ours and right
+                for value_from="path"; with "noise" uniform times were better on three of four sets
+                (tuned_configs/RESULTS.md, "Flow times").
             instant_fraction: Part of each batch whose jump is empty, t = r (default 0; ours).
-            sampling_steps: Equal jumps from noise to action (default 1).
+            sampling_steps: Equal jumps from noise to action (default 1, the paper's; more are
+                ours).
             best_of_n: At evaluation, draw N actions and take the one that the agent's own critic
                 values most (default 1; ours).
             critic_loss: "td" (default): the critic's target asks for the policy's next action.
@@ -199,12 +200,18 @@ class OM2PConfig(ActorCriticConfig):
             )
         if not 0 <= self.instant_fraction <= 1:
             raise ValueError(f"instant_fraction must be in [0, 1], got {self.instant_fraction}.")
-        check_derivative(self.derivative, self.finite_difference_step, self.precision)
+        if self.bc_weight > 0:
+            check_derivative(self.derivative, self.finite_difference_step, self.precision)
         time_table(self.xi, num_points=2)
         check_together(self)
         self._warn_of_idle_options()
 
     def _warn_of_idle_options(self) -> None:
+        self._warn_of_idle("critic", unless=self.needs_critic, needs="eta")
+        self._warn_of_idle("value_from", "normalize_q", unless=self.eta > 0, needs="eta")
+        self._warn_of_idle(
+            "xi", "derivative", "instant_fraction", unless=self.bc_weight > 0, needs="bc_weight"
+        )
         for name, is_used, needs in (
             (
                 "finite_difference_step",
@@ -229,10 +236,10 @@ class OM2PConfig(ActorCriticConfig):
         """Return stacked actors and critics, and what the options add."""
         num_agents = sum(len(group) for group in groups)
 
-        def build_actor(group: AgentGroup) -> VelocityNet:
+        def build_actor(group: AgentGroup) -> nn.Module:
             return self.build_actor(VelocityNet, group, generator)
 
-        def build_critic(group: AgentGroup) -> CriticEnsemble:
+        def build_critic(group: AgentGroup) -> nn.Module:
             return self.build_critic(group, generator)
 
         def build_value(group: AgentGroup) -> StackedMLP:

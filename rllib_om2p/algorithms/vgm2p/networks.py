@@ -69,8 +69,7 @@ class VGM2PModule(AgentModule):
             noise: x_0, (B, A); drawn if None.
             action_mask: Not needed: the module chooses among the legal actions afterwards.
         """
-        if noise is None:
-            noise = torch.randn(obs.shape[1], self.action_dim, device=obs.device)
+        noise = self.noise_or_drawn(noise, obs.shape[1], self.action_dim)
         inputs = append_identity(with_good_label(obs), self.identity[None])
         clip = not self.is_discrete
         return one_step_action(lambda z, r, t: self.actor(inputs, z, r, t), noise[None], clip=clip)

@@ -155,19 +155,17 @@ class VGM2PConfig(ActorCriticConfig):
         self, groups: Sequence[AgentGroup], generator: torch.Generator
     ) -> VGM2PNetworks:
         """Return actors and critics, one per agent or one for the agents of a group."""
-        num_agents = sum(len(group) for group in groups)
-        if not self.share_parameters:
-            return VGM2PNetworks(
-                groups,
-                lambda group: self.build_actor(VelocityNet, group, generator, NUM_LABEL_FEATURES),
-                lambda group: self.build_critic(group, generator),
-            )
+        num_sharing = sum(map(len, groups)) if self.share_parameters else 0
         return VGM2PNetworks(
             groups,
-            lambda group: self.build_shared_actor(
-                VelocityNet, group, num_agents, generator, NUM_LABEL_FEATURES
+            lambda group: self.build_actor(
+                VelocityNet,
+                group,
+                generator,
+                num_labels=NUM_LABEL_FEATURES,
+                num_sharing=num_sharing,
             ),
-            lambda group: self.build_shared_critic(group, num_agents, generator),
+            lambda group: self.build_critic(group, generator, num_sharing=num_sharing),
         )
 
     @override(OfflineConfig)

@@ -25,6 +25,7 @@ from ray.rllib.policy.sample_batch import DEFAULT_POLICY_ID
 from ray.rllib.utils.annotations import override
 from ray.rllib.utils.serialization import NOT_SERIALIZABLE
 from ray.tune.search.sample import Categorical
+from ray.util import log_once
 
 from rllib_om2p import envs
 from rllib_om2p.core.agent_groups import make_groups, make_teams
@@ -387,6 +388,9 @@ class OfflineConfig(AlgorithmConfig):
         Raises:
             ValueError: A setting has no meaning; the text says which and what to do.
         """
+        self._require_algorithm()
+        # RLlib would say, once, how to go back to its old API stack, on which nothing here runs.
+        log_once(f"{self.algo_class.__name__}_on_new_api_stack")
         if self.in_evaluation and self.input_ == "sampler":
             raise ValueError(
                 'evaluation_config={"input": "sampler"} is not needed: evaluation plays in the '
@@ -445,6 +449,10 @@ class OfflineConfig(AlgorithmConfig):
         Raises:
             ValueError: The config belongs to none.
         """
+        self._require_algorithm()
+        return super().build_algo(*args, **kwargs)
+
+    def _require_algorithm(self) -> None:
         if self.algo_class is None:
             name = type(self).__name__
             raise ValueError(
@@ -452,7 +460,6 @@ class OfflineConfig(AlgorithmConfig):
                 f"get_default_config() -> {name}(), and hand it on in {name}.__init__: "
                 "super().__init__(algo_class=algo_class or Mine)."
             )
-        return super().build_algo(*args, **kwargs)
 
     @property
     @override(AlgorithmConfig)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import gymnasium as gym
@@ -129,12 +131,22 @@ def test_settings_of_another_kind_are_named(dataset, settings, message):
         make_config(dataset).training(**settings).validate()
 
 
+def test_nobody_is_sent_to_rllibs_old_stack(dataset):
+    program = (
+        "from rllib_om2p import OM2PConfig\n"
+        f"OM2PConfig().offline_data(input_={dataset!r}).validate()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "API stack" not in done.stderr
+
+
 def test_a_config_without_an_algorithm_says_how_to_have_one(dataset):
     class Mine(OfflineConfig):
         pass
 
     config = Mine().offline_data(input_=dataset)
-    for build in (config.build_algo, lambda: Algorithm.from_config(config)):
+    for build in (config.build_algo, config.validate, lambda: Algorithm.from_config(config)):
         with pytest.raises(ValueError, match=r"Mine names no Algorithm .* super\(\).__init__\("):
             build()
 

@@ -27,26 +27,24 @@ class WeightedLoss:
 
     def __call__(self, batch, draws):
         """Return a loss per agent, and what to log."""
-        losses, weights = [], []
-        groups = zip(self.networks.actors, self.networks.critics, batch.groups, strict=True)
-        for actor, critic, group in groups:
+        losses, weights, nets = [], [], self.networks
+        for actor, critic, group in zip(nets.actors, nets.critics, batch.groups, strict=True):
             actions = actor(group.obs)
             with torch.no_grad():
                 gain = critic(group.obs, group.actions) - critic(group.obs, actions)
                 weight = torch.exp(gain.mean(0) / self.temperature).clamp(max=20.0)
-            error = (actions - group.actions).square().mean(-1)
-            losses.append(batch_mean(weight * error, group.alive))  # while the agent is there
-            weights.append(batch_mean(weight, group.alive))
+            weights.append(batch_mean(weight, group.alive))  # over steps where the agent is there
+            error = weight * (actions - group.actions).square().mean(-1)
+            losses.append(batch_mean(error, group.alive))
         return torch.cat(losses), {"weight": torch.cat(weights)}
 
 
 class WeightedConfig(DeterministicConfig):
     """Adds what is ours to a config that has deterministic actors and an ensemble of critics."""
 
-    temperature = 0.5  # to make it a setting: see training() of any config in algorithms/
-
     def __init__(self, algo_class=None):
         super().__init__(algo_class=algo_class or Weighted)
+        self.temperature = 0.5  # to make it a setting: see training() of any config in algorithms/
 
     def build_phases(self, networks, layout):
         """Return the losses in the order of their steps."""

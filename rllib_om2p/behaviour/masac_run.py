@@ -22,7 +22,7 @@ from rllib_om2p.behaviour.masac_recipes import MASACRecipe
 from rllib_om2p.behaviour.masac_replay import StateEpisode
 from rllib_om2p.behaviour.masac_training import STATE_NAME, MASACTraining
 from rllib_om2p.behaviour.policies import Policy
-from rllib_om2p.behaviour.training import Progress
+from rllib_om2p.behaviour.training import Progress, require_room
 
 logger = logging.getLogger(__name__)
 
@@ -124,11 +124,7 @@ def masac_replay_of(
         ValueError: The run ended before the target was reached, or the buffer holds fewer steps.
     """
     training = MASACTraining(env, seed=seed, settings=settings)
-    if steps > training.settings.buffer_steps:
-        raise ValueError(
-            f"The replay buffer holds {training.settings.buffer_steps} joint steps, got "
-            f"steps={steps}; ask for fewer."
-        )
+    require_room(training.settings.buffer_steps, steps)
     for _ in _checks(training, folder, None, progress):
         if _replay_is_due(training, quality, steps):
             # A dataset may be interrupted while it is written; the same call then takes it up here.

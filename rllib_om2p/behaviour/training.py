@@ -189,6 +189,18 @@ def make_behaviour(
     return files
 
 
+def require_room(buffer_steps: int, steps: int) -> None:
+    """Refuse to ask a replay buffer for more than it can hold, before it is filled.
+
+    Raises:
+        ValueError: It is asked for more.
+    """
+    if steps > buffer_steps:
+        raise ValueError(
+            f"The replay buffer holds {buffer_steps} joint steps, got steps={steps}; ask for fewer."
+        )
+
+
 def replay_of(
     env: str,
     quality: str,
@@ -209,11 +221,7 @@ def replay_of(
             reached.
     """
     training = Training(env, seed=seed, settings=settings, prey=prey)
-    if num_steps > training.settings.buffer_steps:
-        raise ValueError(
-            f"The replay buffer holds {training.settings.buffer_steps} joint steps, got steps="
-            f"{num_steps}; ask for fewer."
-        )
+    require_room(training.settings.buffer_steps, num_steps)
     _, policy = next(_reached(training, [quality], progress))
     while training.num_steps < num_steps:
         policy = training.train_and_measure(progress)

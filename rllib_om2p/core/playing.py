@@ -234,7 +234,9 @@ def _make_runner(
     settings = dict(config.env_config) if name == config.env else {}
     if name == config.dataset_spec.env:
         of_data = dataset_settings(config.dataset_spec, prey)
-        settings = of_data | settings | {k: of_data[k] for k in ("prey",) if k in of_data}
+        settings = of_data | settings
+        if "prey" in of_data:
+            settings["prey"] = of_data["prey"]
     if name in envs.names():
         settings[FIRST_SEED] = seed
     config.env_config = settings

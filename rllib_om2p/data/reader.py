@@ -336,10 +336,13 @@ def _united_spec(files: Sequence[OpenFile]) -> DatasetSpec:
         return first
     ids = list(dict.fromkeys(spec.dataset_id for spec in specs))
     values = first.to_dict() | {"dataset_id": " + ".join(ids), "parents": ids}
-    unsaid = DatasetSpec("", first.agents).to_dict()
-    for name in values.keys() - {"dataset_id", "agents", "parents"}:
-        if any(spec.to_dict()[name] != values[name] for spec in specs):
-            values[name] = unsaid[name]
+    unsaid = DatasetSpec("", first.agents)
+    for item in dataclasses.fields(DatasetSpec):
+        is_said_by_all = all(
+            getattr(spec, item.name) == getattr(first, item.name) for spec in specs
+        )
+        if item.name not in ("dataset_id", "agents", "parents") and not is_said_by_all:
+            values[item.name] = getattr(unsaid, item.name)
     return DatasetSpec.from_dict(values)
 
 

@@ -207,12 +207,14 @@ class OM2PConfig(ActorCriticConfig):
         self._warn_of_idle_options()
 
     def _warn_of_idle_options(self) -> None:
-        self._warn_of_idle("critic", unless=self.needs_critic, needs="eta")
-        self._warn_of_idle("value_from", "normalize_q", unless=self.eta > 0, needs="eta")
-        self._warn_of_idle(
-            "xi", "derivative", "instant_fraction", unless=self.bc_weight > 0, needs="bc_weight"
-        )
+        has_value, matches_data = self.eta > 0, self.bc_weight > 0
         for name, is_used, needs in (
+            ("critic", self.needs_critic, "eta"),
+            ("value_from", has_value, "eta"),
+            ("normalize_q", has_value, "eta"),
+            ("xi", matches_data, "bc_weight"),
+            ("derivative", matches_data, "bc_weight"),
+            ("instant_fraction", matches_data, "bc_weight"),
             (
                 "finite_difference_step",
                 self.derivative == "finite_difference",

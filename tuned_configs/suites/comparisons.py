@@ -56,12 +56,12 @@ def discrete() -> Suite:
         title="discrete actions, 2 x 64 networks, 4000 updates",
         methods=[_with_discrete(method) for method in (*methods, _good_only(vgm2p))],
         tasks=(
-            Task(SPREAD.env, navigation, 500, 0, SPREAD.settings),
-            Task("lbf/Foraging-8x8-3p-2f", qualities, 200, 0, SPREAD.settings),
+            Task(SPREAD.env, navigation, 500, 100, SPREAD.settings),
+            Task("lbf/Foraging-8x8-3p-2f", qualities, 200, 50, SPREAD.settings),
         ),
         seeds=(0, 1, 2),
         num_updates=NUM_UPDATES,
-        num_points=1,
+        num_points=4,
         settings=cpu_settings(WIDTH, NUM_UPDATES),
         torch_compile=True,
     )

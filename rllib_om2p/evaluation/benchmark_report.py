@@ -285,6 +285,12 @@ def _state(comparison: Comparison) -> list[str]:
         )
     if comparison.failures:
         lines.append(f"{len(comparison.failures)} runs failed; see below.")
+    if comparison.lost_methods:
+        names = ", ".join(comparison.lost_methods)
+        lines.append(f"Every run of {names} failed: the tables of returns alone name it.")
+    if comparison.lost_datasets:
+        names = ", ".join(comparison.lost_datasets)
+        lines.append(f"Every run on {names} failed: no table names it.")
     if comparison.left_out:
         unplanned = ", ".join(sorted(set(comparison.left_out.values())))
         lines.append(

@@ -165,18 +165,19 @@ def overview_table(comparison: Comparison, env: str) -> Table | None:
     """
     datasets = comparison.datasets_of(env)
     collected = [comparison.data_return(dataset) for dataset in datasets]
+    methods = [*comparison.methods, *comparison.lost_methods]
     means = [
         [
             [run.mean for run in comparison.of(method, dataset) if run.returns]
             for dataset in datasets
         ]
-        for method in comparison.methods
+        for method in methods
     ]
     if not any(found for row in means for found in row):
         return None
     places = decimals([*collected, *(value for row in means for found in row for value in found)])
     rows = [("data", *(f"{value:.{places}f}" for value in collected))]
-    for method, row in zip(comparison.methods, means, strict=True):
+    for method, row in zip(methods, means, strict=True):
         lost = [comparison.num_failed.get((method, dataset), 0) for dataset in datasets]
         cells = map(_cell_of_returns, row, itertools.repeat(places), lost)
         rows.append((method, *cells))
@@ -314,25 +315,23 @@ def improvement_table(comparison: Comparison, found: Mapping[tuple[str, str], In
 
 def settings_table(comparison: Comparison) -> Table | None:
     """Return the settings that differ between methods; several values where datasets differ."""
-    values: dict[str, dict[str, list[str]]] = {}
-    for method in comparison.methods:
-        for run in comparison.of(method):
-            for name, value in run.record.get("overrides", {}).items():
-                shown = values.setdefault(name, {}).setdefault(method, [])
-                if str(value) not in shown:
-                    shown.append(str(value))
-    differing = [
-        name
-        for name, by_method in values.items()
-        if len({tuple(by_method.get(m, ())) for m in comparison.methods}) > 1
-        or any(len(shown) > 1 for shown in by_method.values())
-    ]
-    if not differing:
-        return None
-    rows = tuple(
-        (method, *(" / ".join(values[name].get(method, ["default"])) for name in differing))
+    overrides = {
+        method: [run.record.get("overrides", {}) for run in comparison.of(method)]
         for method in comparison.methods
-    )
+    }
+    names = dict.fromkeys(name for own in overrides.values() for run in own for name in run)
+    columns = {}
+    for name in names:
+        shown = [
+            " / ".join(dict.fromkeys(str(run.get(name, "default")) for run in own))
+            for own in overrides.values()
+        ]
+        if len(set(shown)) > 1 or " / " in shown[0]:
+            columns[name] = shown
+    if not columns:
+        return None
+    rows = tuple(zip(comparison.methods, *columns.values(), strict=True))
+    differing = tuple(columns)
     return Table(("method", *differing), rows, frozenset({"method", *differing}))
 
 

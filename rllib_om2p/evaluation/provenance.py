@@ -89,6 +89,9 @@ def _own_command() -> list[str]:
 
 
 def _relative(argument: str) -> str:
+    name, equals, value = argument.partition("=")
+    if equals and Path(value).is_absolute():  # --data=/folder, and --set input_=/folder
+        return f"{name}={_relative(value)}"
     path = Path(argument)
     if not path.is_absolute():
         return argument

@@ -96,6 +96,18 @@ class Comparison:
         env_of = {run.dataset: run.env for run in self.runs}
         return list(dict.fromkeys(env_of[dataset] for dataset in self.datasets))
 
+    @property
+    def lost_methods(self) -> list[str]:
+        """Methods of which every run failed, and that `methods` does not name therefore."""
+        lost = dict.fromkeys(method for method, _ in self.num_failed)
+        return [method for method in lost if method not in ("", *self.methods)]
+
+    @property
+    def lost_datasets(self) -> list[str]:
+        """Datasets on which every run failed, and that `datasets` does not name therefore."""
+        lost = dict.fromkeys(dataset for _, dataset in self.num_failed)
+        return [dataset for dataset in lost if dataset not in ("", *self.datasets)]
+
     def datasets_of(self, env: str) -> list[str]:
         """Return the datasets of an environment."""
         wanted = {run.dataset for run in self.runs if run.env == env}

@@ -220,7 +220,9 @@ def _score_text(result: Result, scale: References | None) -> str:
 
 def _ratio_text(result: Result, base: float | None) -> str:
     # A ratio of returns of different sign says nothing.
-    return f"{result.mean / base:.2f}" if base is not None and base > 0.0 else ""
+    if base is None or base <= 0.0 or result.mean < 0.0:
+        return ""
+    return f"{result.mean / base:.2f}"
 
 
 def _seeds_text(result: Result, places: int) -> str:

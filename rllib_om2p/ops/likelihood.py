@@ -46,7 +46,9 @@ def categorical_nll(
     Args:
         logits: (G, B, A).
         actions: 1 where chosen and -1 elsewhere, same shape.
-        action_mask: Nonzero where an action is legal, same shape; all are if None.
+        action_mask: Nonzero where an action is legal, same shape; all are if None. A choice counts
+            as legal whatever it says, or one illegal action in the data would make the loss
+            infinite.
         weights: Of the transitions, (G, B), such as an agent's presence; equal if None.
 
     Raises:
@@ -56,7 +58,8 @@ def categorical_nll(
     if action_mask is not None:
         check_same(logits=logits, action_mask=action_mask)
         # Not -inf: where nothing is legal (an absent agent) the loss must stay a number.
-        logits = logits.masked_fill(action_mask == 0, torch.finfo(logits.dtype).min)
+        is_illegal = (action_mask == 0) & (actions <= 0)
+        logits = logits.masked_fill(is_illegal, torch.finfo(logits.dtype).min)
     chosen = (actions + 1) / 2
     return batch_mean(-(chosen * torch.log_softmax(logits, dim=-1)).sum(-1), weights)
 

@@ -345,6 +345,7 @@ def test_a_module_spec_of_the_users_own_gets_the_networks_of_training(dataset):
         ("OM2P", {"value_from": "path"}, {"eta": 0.1}),
         ("OM2P", {"normalize_q": True}, {"eta": 0.1}),
         ("OM2P", {"xi": (0, 0, 0, 0)}, {"bc_weight": 1.0}),
+        ("OM2P", {"xi": (0, 0, 0, 0)}, {"bc_weight": 0.0, "value_from": "path"}),
         ("OM2P", {"derivative": "none"}, {"bc_weight": 1.0}),
         ("OM2P", {"instant_fraction": 0.5}, {"bc_weight": 1.0}),
     ],

@@ -108,15 +108,18 @@ def test_estimate_is_the_same_in_every_call_and_leaves_the_generator_alone(drift
 
 
 def write_paid_steps(directory: Path, lengths: list[int]) -> HeldOut:
-    """Write episodes that pay 2 for every step and end for good."""
-    spec = DatasetSpec("paid", (AgentSpec.box("left", 1, 1, **BOX),))
+    """Write episodes that pay 2 for every step and end for good, long before their time limit.
+
+    The final observation is the first again, so that going on from it is worth as much.
+    """
+    spec = DatasetSpec("paid", (AgentSpec.box("left", 1, 1, **BOX),), time_limit=30)
     with DatasetWriter(directory, spec) as writer:
         for length in lengths:
             ends = np.zeros(length, bool)
             ends[-1] = True
             writer.write_episode(
                 Episode(
-                    obs={"left": np.arange(length + 1, dtype="f4")[:, None] - length},
+                    obs={"left": (np.arange(length + 1) % length - length)[:, None].astype("f4")},
                     actions={"left": np.ones((length, 1), "f4")},
                     rewards={"left": np.full(length, 2, "f4")},
                     terminateds={"left": ends},
@@ -126,7 +129,7 @@ def write_paid_steps(directory: Path, lengths: list[int]) -> HeldOut:
     return HeldOut.of(OfflineDataset.open(str(directory)))
 
 
-@pytest.mark.parametrize("look_ahead", [100, 4], ids=["undiscounted", "discounted and scaled"])
+@pytest.mark.parametrize("look_ahead", [100, 10], ids=["undiscounted", "discounted and scaled"])
 def test_recorded_end_is_the_end_of_the_value(tmp_path, look_ahead):
     """Of episodes of 10 steps at 2 each, the return is 20 whatever the discount."""
     held_out = write_paid_steps(tmp_path / "set", [10] * 30)

@@ -65,7 +65,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 )
                 if seed == 0:
                     write_samples(file, 3 if env == CHEETAH else 2)
-    error = {"error": "Traceback <of> a worker\nValueError: no & such thing"}
+    cell = {"method": "VGM2P", "dataset": "mpe/simple_spread/medium"}
+    error = {"cell": cell, "error": "Traceback <of> a worker\nValueError: no & such thing"}
     (folder / "mpe-simple_spread-medium-VGM2P-0.failed").write_text(json.dumps(error))
     datasets = ["mpe/simple_spread/medium", "mpe/simple_spread/expert", f"{CHEETAH}/medium"]
     write_plan(folder, ["BC", "OM2P=0.1", "OM2P=1", "OM2P=8", "VGM2P"], datasets, 30)
@@ -116,6 +117,8 @@ def test_pictures_take_the_ink_of_the_page_and_have_titles(page):
     [
         "24 of 30 runs are done",
         "1 runs failed",
+        "Every run of VGM2P failed: the tables of returns alone name it.",
+        "(1 of 1 failed)",
         "ValueError: no &amp; such thing",
         "Interquartile mean of normalised scores",
         "Probability that a run of the row beats one of the column",

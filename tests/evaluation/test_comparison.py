@@ -86,6 +86,24 @@ def test_runs_that_failed_or_did_not_play_are_counted_in_their_cell_and_listed(t
     assert table.rows[1] == ("A", "155.0 ± 7.1 (2 of 4 failed)")
 
 
+def test_method_and_dataset_of_which_every_run_failed_are_named(tmp_path):
+    write_run(tmp_path, "A", 0, 150.0)
+    lost = [("B", f"{SPREAD}/medium"), ("A", f"{SPREAD}/expert"), ("B", f"{SPREAD}/expert")]
+    for index, (method, dataset) in enumerate(lost):
+        failure = json.dumps({"cell": {"method": method, "dataset": dataset}, "error": "no"})
+        (tmp_path / f"{index}.failed").write_text(failure)
+    write_plan(tmp_path, ["A", "B"], [f"{SPREAD}/medium", f"{SPREAD}/expert"], 4)
+    comparison = load_comparison(tmp_path)
+    assert (comparison.methods, comparison.lost_methods) == (["A"], ["B"])
+    assert (comparison.datasets, comparison.lost_datasets) == (
+        [f"{SPREAD}/medium"],
+        [f"{SPREAD}/expert"],
+    )
+    table = overview_table(comparison, SPREAD)
+    assert table is not None
+    assert table.rows == (("data", "150.0"), ("A", "150.0"), ("B", "(1 of 1 failed)"))
+
+
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
@@ -345,10 +363,21 @@ def test_settings_that_differ_are_shown_and_others_not(tmp_path):
     write_run(tmp_path, "A", 0, 150.0, overrides={"eta": 0.1, "lr": 1.0})
     write_run(tmp_path, "A", 0, 150.0, overrides={"eta": 0.3, "lr": 1.0}, quality="expert")
     write_run(tmp_path, "B", 0, 150.0, overrides={"lr": 1.0})
+    write_run(tmp_path, "C", 0, 150.0, overrides={"lr": 1.0, "eta": 2.0})
+    write_run(tmp_path, "C", 0, 150.0, overrides={"lr": 1.0}, quality="expert")
     table = settings_table(load_comparison(tmp_path))
     assert table is not None
     assert table.header == ("method", "eta")
-    assert table.rows == (("A", "0.3 / 0.1"), ("B", "default"))
+    assert table.rows == (("A", "0.3 / 0.1"), ("B", "default"), ("C", "default / 2.0"))
+
+
+def test_setting_that_one_method_has_on_some_datasets_only_is_shown(tmp_path):
+    write_run(tmp_path, "A", 0, 150.0, overrides={"eta": 0.1})
+    assert settings_table(load_comparison(tmp_path)) is None
+    write_run(tmp_path, "A", 0, 150.0, quality="expert")
+    table = settings_table(load_comparison(tmp_path))
+    assert table is not None
+    assert table.rows == (("A", "default / 0.1"),)
 
 
 def test_sweep_is_found_where_one_number_differs(tmp_path):

@@ -58,13 +58,15 @@ def test_each_dataset_has_its_own_scale_and_baseline() -> None:
     rows = [
         Result("data", [100.0], "a"),
         Result("OM2P", [150.0], "a"),
+        Result("worse", [-50.0], "a"),
         Result("data", [-5.0], "b"),
         Result("OM2P", [5.0], "b"),
     ]
     table = results_table(rows, references={"a": SPREAD}, baseline="data")
-    assert [row[table.header.index("normalised")] for row in table.rows] == ["0.0", "25.0", "", ""]
-    # No ratio to a negative return.
-    assert [row[table.header.index("÷ data")] for row in table.rows] == ["1.00", "1.50", "", ""]
+    normalised, ratio = (table.header.index(name) for name in ("normalised", "÷ data"))
+    assert [row[normalised] for row in table.rows] == ["0.0", "25.0", "-75.0", "", ""]
+    # No ratio of returns of different sign, nor to a negative one.
+    assert [row[ratio] for row in table.rows] == ["1.00", "1.50", "", "", ""]
 
 
 def test_markdown_and_terminal_show_the_same_cells() -> None:

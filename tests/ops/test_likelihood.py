@@ -41,6 +41,17 @@ def test_illegal_actions_take_no_probability() -> None:
     torch.testing.assert_close(gradient[0], torch.tensor([[-0.5, 0.5, 0.0], [0.0, 0.0, 0.0]]))
 
 
+def test_illegal_actions_in_the_data_leave_the_loss_a_number() -> None:
+    logits = torch.tensor([[[1.0, 3.0, 1.0], [0.0, 0.0, 0.0]]], requires_grad=True)
+    chosen = one_hot(torch.tensor([[2, 1]]), 3)
+    mask = torch.tensor([[[1, 0, 0], [0, 0, 0]]])
+    # Of the first row one action is legal and another was taken; of the second only the taken one.
+    loss = categorical_nll(logits, chosen, mask)
+    torch.testing.assert_close(loss, torch.tensor([math.log(2) / 2]))
+    (gradient,) = torch.autograd.grad(loss.sum(), logits)
+    torch.testing.assert_close(gradient[0], torch.tensor([[0.25, 0.0, -0.25], [0.0, 0.0, 0.0]]))
+
+
 def test_largest_perturbed_logit_is_a_sample_among_the_legal() -> None:
     logits = torch.tensor([0.1, 0.2, 0.3, 0.4]).log().expand(200_000, -1)
     mask = torch.tensor([1, 1, 0, 1]).expand(200_000, -1)

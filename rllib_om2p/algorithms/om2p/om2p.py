@@ -212,7 +212,7 @@ class OM2PConfig(ActorCriticConfig):
             ("critic", self.needs_critic, "eta"),
             ("value_from", has_value, "eta"),
             ("normalize_q", has_value, "eta"),
-            ("xi", matches_data, "bc_weight"),
+            ("xi", matches_data or (has_value and self.value_from == "path"), "bc_weight"),
             ("derivative", matches_data, "bc_weight"),
             ("instant_fraction", matches_data, "bc_weight"),
             (

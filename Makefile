@@ -46,7 +46,7 @@ format: $(READY)
 	@$(PY) -m ruff check --fix --quiet . ; $(PY) -m ruff format .
 
 benchmark: $(READY)
-	@$(PY) -m pytest -q -m benchmark tests/benchmarks $(ARGS)
+	@$(PY) -m pytest -q -m benchmark $(ARGS)
 
 setup: $(READY)
 

@@ -9,9 +9,11 @@ import resource
 
 import pytest
 
+from rllib_om2p.behaviour.requests import dataset_name
 from rllib_om2p.data.audit import audit
 from rllib_om2p.data.reader import OfflineDataset
 from rllib_om2p.data.schema import CARD_NAME, AgentSpec, DatasetSpec
+from rllib_om2p.envs.prey import own_prey_file
 from tests.small_data import write_random
 from tuned_configs import datasets, markers
 from tuned_configs.dataset_table import table, target
@@ -97,6 +99,15 @@ def test_sets_of_other_agents_have_cards_of_their_own(tmp_path):
     assert row["target"] is None
     assert (tmp_path / "home" / "cards" / "mpe-simple_spread-medium-discrete").is_dir()
     assert "| mpe/simple_spread | medium, discrete |  |" in table(content)
+
+
+def test_a_set_that_would_take_the_place_of_another_is_named_apart_or_refused(tmp_path):
+    name = dataset_name("mamujoco/3x1-Hopper", "medium", observations="local")
+    assert name == "mamujoco/3x1-Hopper/medium-local"
+    settings = {"home": tmp_path / "home", "prey": str(own_prey_file("mpe/simple_tag"))}
+    with pytest.raises(ValueError, match="against the project's own prey; use make-dataset"):
+        datasets.build("mpe/simple_tag", "medium", tmp_path / "data", **settings)
+    assert not (tmp_path / "home").exists()
 
 
 def test_long_episodes_are_cut_in_a_sample_and_say_so(tmp_path):

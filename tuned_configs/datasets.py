@@ -33,6 +33,7 @@ from rllib_om2p.data.reader import OfflineDataset
 from rllib_om2p.data.schema import CARD_NAME, DatasetSpec, Episode
 from rllib_om2p.data.writer import DatasetWriter
 from rllib_om2p.disk import file_sha256, write_text_whole
+from rllib_om2p.envs.prey import PREY_AS_AGENT
 from rllib_om2p.evaluation.figures import save_return_histogram
 from rllib_om2p.evaluation.provenance import describe_machine, provenance
 from tuned_configs import markers
@@ -73,7 +74,12 @@ def build(
 
     Returns:
         The row of the manifest.
+
+    Raises:
+        ValueError: Another prey's set would take the place of ours.
     """
+    if settings.get("prey") not in (None, PREY_AS_AGENT):
+        raise ValueError("the sets here are against the project's own prey; use make-dataset.")
     name = dataset_name(env, quality, **settings)
     out = data / name
     start, cpu = time.perf_counter(), _cpu_seconds()

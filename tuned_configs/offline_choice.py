@@ -165,6 +165,8 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.what == "train":
+        if not arguments.sets:
+            parser.error("train needs --sets")
         for name in arguments.sets:
             env, _, quality = name.rpartition("/")
             for candidate in QUESTIONS[arguments.question](env, quality):

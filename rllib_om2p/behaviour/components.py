@@ -112,6 +112,7 @@ def dataset_id(env: str, quality: str, env_kwargs: Mapping[str, Any]) -> str:
     kinds = {
         "discrete": env_kwargs.get("continuous_actions") is False,
         "prey-agent": env_kwargs.get("prey") == PREY_AS_AGENT,
+        **{seen: env_kwargs.get("observations") == seen for seen in ("local", "full")},
     }
     return "-".join([f"{env}/{quality}", *(kind for kind, holds in kinds.items() if holds)])
 

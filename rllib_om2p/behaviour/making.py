@@ -11,7 +11,7 @@ from rllib_om2p.behaviour.recipes import MATD3Recipe
 from rllib_om2p.behaviour.requests import checked_recipe
 from rllib_om2p.behaviour.training import Progress
 from rllib_om2p.envs import registry
-from rllib_om2p.envs.prey import PreySource, load_prey
+from rllib_om2p.envs.prey import PREY_AS_AGENT, PreySource, load_prey
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +49,11 @@ def make_behaviour(
             recipe, or, for particles, a run that ended before every target was reached.
     """
     registry.info(env)
+    if prey == PREY_AS_AGENT:
+        raise ValueError(
+            f"behaviour policies of {env} are the predators', got prey={prey!r}; leave it out. "
+            "make-prey trains the prey's, and make-dataset --prey agent records both."
+        )
     load_prey(env, prey)
     if env in MASAC_RECIPES:
         from rllib_om2p.behaviour.masac_run import make_masac_behaviour  # needs mujoco

@@ -53,6 +53,11 @@ class ReplayBuffer:
         self._step += 1
 
     @property
+    def room(self) -> int:
+        """Joint steps that it can hold."""
+        return len(self._obs) * self._num_steps * self._num_worlds
+
+    @property
     def num_steps(self) -> int:
         """Joint steps that can be sampled."""
         whole_rounds = self._round - self._first_round()

@@ -17,10 +17,16 @@ Recipe = TypeVar("Recipe", MATD3Recipe, MASACRecipe)
 
 
 def dataset_name(
-    env: str, quality: str, *, continuous_actions: bool = True, prey: Prey = None, **others: Any
+    env: str,
+    quality: str,
+    *,
+    observations: str | None = None,
+    continuous_actions: bool = True,
+    prey: Prey = None,
+    **others: Any,
 ) -> str:
     """Return the dataset_id that `make_dataset` writes with these settings."""
-    return dataset_id(env, quality, settings_of(None, continuous_actions, prey))
+    return dataset_id(env, quality, settings_of(observations, continuous_actions, prey))
 
 
 def default_steps(env: str, quality: str) -> int:

@@ -217,11 +217,11 @@ def replay_of(
     it has made `num_steps` joint steps goes on until it has.
 
     Raises:
-        ValueError: The buffer holds fewer than `num_steps`, or the run ended before the target was
-            reached.
+        ValueError: The buffer, which holds whole rounds, has no room for `num_steps`, or the run
+            ended before the target was reached.
     """
     training = Training(env, seed=seed, settings=settings, prey=prey)
-    require_room(training.settings.buffer_steps, num_steps)
+    require_room(training.buffer.room, num_steps)
     _, policy = next(_reached(training, [quality], progress))
     while training.num_steps < num_steps:
         policy = training.train_and_measure(progress)

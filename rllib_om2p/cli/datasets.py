@@ -73,6 +73,10 @@ def add_commands(command: AddCommand) -> None:
 def _make_dataset(options: argparse.Namespace) -> None:
     from rllib_om2p.behaviour import make_dataset
 
+    if options.workers > 0:
+        from rllib_om2p.core.console import start_ray
+
+        start_ray(num_cpus=options.workers)
     out = make_dataset(
         options.env,
         options.quality,

@@ -29,9 +29,11 @@ from numpy.typing import NDArray
 from pettingzoo import ParallelEnv
 
 if sys.platform == "linux" and not {"MUJOCO_GL", "DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ):
-    # mujoco reads it once, when it is imported; its own choice, GLFW, needs a display.
-    has_only_osmesa = find_library("OSMesa") and not find_library("EGL")
-    os.environ["MUJOCO_GL"] = "osmesa" if has_only_osmesa else "egl"
+    # mujoco reads it once, when it is imported, and ends there if the library is not found. Its own
+    # choice, GLFW, needs a display.
+    libraries = {"egl": "EGL", "osmesa": "OSMesa"}
+    found = (backend for backend, library in libraries.items() if find_library(library))
+    os.environ["MUJOCO_GL"] = next(found, "disabled")
 
 try:
     import mujoco

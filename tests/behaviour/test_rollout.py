@@ -271,6 +271,8 @@ def test_reroll_refuses_what_it_would_not_use() -> None:
 def test_recipe_of_another_algorithm_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"mpe/simple_spread must be a MATD3Recipe, got MASACRec"):
         make_behaviour(NAME, tmp_path / "policies", settings=MASAC_RECIPE)
+    with pytest.raises(ValueError, match="policies of mpe/simple_tag are the predators', got prey"):
+        make_behaviour(TAG, tmp_path / "policies", prey="agent")
     assert not (tmp_path / "policies").exists()
 
 

@@ -147,6 +147,12 @@ def test_replay_of_a_run_that_is_early_goes_on_until_it_is_long_enough() -> None
     assert len(replay.episodes.rewards) == 64
 
 
+def test_buffer_holds_whole_rounds_and_no_more_is_asked_of_it() -> None:
+    settings = dataclasses.replace(SMALL, buffer_steps=1_000)  # of 400 steps each
+    with pytest.raises(ValueError, match="holds 800 joint steps, got steps=1000"):
+        replay_of(NAME, "medium", num_steps=1_000, settings=settings)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(

@@ -274,10 +274,27 @@ def test_frames_are_drawn_without_a_display(tmp_path: Any) -> None:
         "print(frame.shape, frame.std() > 1)\n"
     )
     drawn = _in_new_process(code)
-    if "cannot draw here with MUJOCO_GL='egl'" in drawn.stderr:
+    if "cannot draw here with MUJOCO_GL=" in drawn.stderr:
         assert "install libegl1" in drawn.stderr
-        pytest.skip("this machine has no EGL")
+        pytest.skip("this machine has neither EGL nor OSMesa, or no device for them")
     assert drawn.stdout.split("\n")[-2] == "(48, 64, 3) True", drawn.stderr
+
+
+def test_without_graphics_libraries_a_robot_moves_and_drawing_says_what_is_missing() -> None:
+    code = (
+        "import ctypes.util\n"
+        "ctypes.util.find_library = lambda name: None\n"
+        "from rllib_om2p import envs\n"
+        "env = envs.make('mamujoco/3x1-Hopper', render_mode='rgb_array')\n"
+        "env.reset(seed=0)\n"
+        "env.step({agent: [0.0] for agent in env.agents})\n"
+        "print('moved')\n"
+        "env.render()\n"
+    )
+    done = _in_new_process(code)
+    assert done.stdout.split("\n")[-2] == "moved", done.stderr
+    assert "cannot draw here with MUJOCO_GL='disabled'" in done.stderr
+    assert "install libegl1" in done.stderr
 
 
 def test_missing_extra_is_named() -> None:

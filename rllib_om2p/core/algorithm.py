@@ -40,7 +40,7 @@ from rllib_om2p.core.checkpoint import (
 )
 from rllib_om2p.core.config import OfflineConfig, action_space, observation_space
 from rllib_om2p.core.env_runner import TEAM_RETURN_MEAN, teams_returns
-from rllib_om2p.core.environments import describe_spaces, scale_of
+from rllib_om2p.core.environments import check_action_box, describe_spaces, scale_of
 from rllib_om2p.core.fqe import FQESettings, fqe_return
 from rllib_om2p.core.held_out import HeldOut
 from rllib_om2p.core.ranks import call_learners, require_resources
@@ -388,6 +388,7 @@ class Algorithm(RLlibAlgorithm):
                     f"environment {env_name!r} has {found}; evaluate in the dataset's "
                     "environment."
                 )
+            check_action_box(agent.name, action_space(agent), spaces[agent.name][1])
 
 
 __all__ = ["EVALUATION_RESULTS", "FQE_RETURN", "NORMALIZED_SCORE", "TEAM_RETURN_MEAN", "Algorithm"]

@@ -100,9 +100,9 @@ def _is_whole(value: Any) -> bool:
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
-def agent_is_module(agent_id: str, *args: Any, **kwargs: Any) -> str:
-    """Map every agent to the RLModule of its own name."""
-    return agent_id
+def agent_is_module(agent_id: Any, *args: Any, **kwargs: Any) -> str:
+    """Map every agent to the RLModule of its own name; environments may number their agents."""
+    return str(agent_id)
 
 
 def answer_for(function: Callable[..., Any], agent_id: str) -> Any:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 from ray.tune.registry import ENV_CREATOR, _global_registry
 
 from rllib_om2p import envs
 from rllib_om2p.core.rl_module import ACTION_MASK, OBSERVATIONS
+from rllib_om2p.data.checks import ACTION_TOLERANCE
 from rllib_om2p.data.schema import DatasetSpec
 from rllib_om2p.envs.prey import load_prey
 from rllib_om2p.envs.registry import FIRST_SEED
 from rllib_om2p.evaluation.scores import References
+
+logger = logging.getLogger(__name__)
 
 
 def require_environment(name: str) -> None:
@@ -89,5 +94,40 @@ def describe_spaces(obs_space: Any, action_space: Any) -> str:
         obs_space, mask = obs_space[OBSERVATIONS], " with a mask of legal actions"
     text = f"obs {getattr(obs_space, 'shape', obs_space)}{mask}, action "
     if isinstance(action_space, gym.spaces.Discrete):
-        return f"{text}one of {action_space.n}"
+        first = f" from {action_space.start}" if action_space.start != 0 else ""
+        return f"{text}one of {action_space.n}{first}"
     return f"{text}{getattr(action_space, 'shape', action_space)}"
+
+
+def check_action_box(agent_id: str, of_data: Any, of_env: Any) -> None:
+    """Compare the box of an agent's actions in the data with the environment's; other spaces pass.
+
+    Raises:
+        ValueError: The policy would take actions that the environment does not.
+    """
+    if not isinstance(of_data, gym.spaces.Box) or not isinstance(of_env, gym.spaces.Box):
+        return
+    slack = ACTION_TOLERANCE * (of_data.high - of_data.low)
+    ours, theirs = _interval(of_data), _interval(of_env)
+    if (of_data.low < of_env.low - slack).any() or (of_data.high > of_env.high + slack).any():
+        raise ValueError(
+            f"agent {agent_id!r}: the data's actions lie in {ours}, the environment takes "
+            f"{theirs}; evaluate in the dataset's environment, or import the data with their box."
+        )
+    is_same = np.allclose(of_data.low, of_env.low, rtol=0, atol=slack) and np.allclose(
+        of_data.high, of_env.high, rtol=0, atol=slack
+    )
+    if of_env.is_bounded() and not is_same:
+        logger.warning(
+            "agent %r: the data's actions lie in %s, a part of the environment's %s. That is right "
+            "if both are in the same units, and wrong if the recording normalised them.",
+            agent_id,
+            ours,
+            theirs,
+        )
+
+
+def _interval(box: gym.spaces.Box) -> str:
+    if len(set(box.low.tolist())) == len(set(box.high.tolist())) == 1:
+        return f"[{box.low[0]:g}, {box.high[0]:g}]"
+    return f"{box.low.tolist()} to {box.high.tolist()}"

@@ -23,6 +23,7 @@ from rllib_om2p import envs
 from rllib_om2p.core.acting import JointPolicy, load_config, load_modules
 from rllib_om2p.core.config import OfflineConfig, action_space, observation_space
 from rllib_om2p.core.environments import (
+    check_action_box,
     dataset_settings,
     describe_spaces,
     require_environment,
@@ -259,8 +260,8 @@ def _sample(runner: MultiAgentEnvRunner, name: str, count: int, seed: int) -> li
 
 def _return_of(episode: MultiAgentEpisode, agent_id: str) -> float:
     """Return what an agent earned in an episode; nothing where it never came."""
-    own = episode.agent_episodes.get(agent_id)
-    return 0.0 if own is None else float(own.get_return())
+    own = [e for agent, e in episode.agent_episodes.items() if str(agent) == agent_id]
+    return float(own[0].get_return()) if own else 0.0
 
 
 def _check_agents(spec: DatasetSpec, name: str, runner: MultiAgentEnvRunner) -> None:
@@ -270,7 +271,7 @@ def _check_agents(spec: DatasetSpec, name: str, runner: MultiAgentEnvRunner) -> 
         for agent in spec.agents
     }
     found = {
-        agent: describe_spaces(env.get_observation_space(agent), env.get_action_space(agent))
+        str(agent): describe_spaces(env.get_observation_space(agent), env.get_action_space(agent))
         for agent in env.possible_agents
     }
     if found != expected:
@@ -278,3 +279,6 @@ def _check_agents(spec: DatasetSpec, name: str, runner: MultiAgentEnvRunner) -> 
             f"the checkpoint's agents have {expected}, those of environment {name!r} {found}; "
             f"evaluate in the environment of dataset {spec.dataset_id!r}."
         )
+    for agent in env.possible_agents:
+        own = action_space(spec.agents[spec.agent_ids.index(str(agent))])
+        check_action_box(str(agent), own, env.get_action_space(agent))

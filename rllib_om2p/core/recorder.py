@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import os
 import shutil
 import time
@@ -134,12 +135,23 @@ class Recorder:
 
         Call it when nothing samples any more (after `algo.stop()`).
 
+        Episodes with a value that is not finite are left out, and a warning counts them.
+
         Raises:
             DataError: Nothing was recorded, the runners disagree about agents or settings, or the
                 directory holds a dataset already.
         """
         journals = [Journal(path) for path in self._journals() if path.stat().st_size]
-        num_episodes = sum(1 for journal in journals for _ in journal)
+        are_whole = [_is_finite(episode) for journal in journals for episode in journal]
+        num_episodes = sum(are_whole)
+        if num_episodes < len(are_whole):
+            logger.warning(
+                "%s: %d of %d episodes hold a value that is not finite and are left out; look at "
+                "what the environment returns.",
+                self.directory,
+                len(are_whole) - num_episodes,
+                len(are_whole),
+            )
         if not num_episodes:
             raise DataError(
                 f"{self.directory}: no whole episode was recorded; attach the recorder to the "
@@ -296,11 +308,16 @@ def _common_spec(journals: Sequence[Journal]) -> DatasetSpec:
 
 def _episodes(journals: Sequence[Journal], spec: DatasetSpec) -> Iterator[Episode]:
     for journal in journals:
-        for episode in journal:
+        for episode in filter(_is_finite, journal):
             if spec.has_alive and episode.alive is None:
                 always = dict.fromkeys(spec.agent_ids, np.ones(len(episode) + 1, bool))
                 episode = replace(episode, alive=always)
             yield episode
+
+
+def _is_finite(episode: Episode) -> bool:
+    arrays = (*episode.obs.values(), *episode.actions.values(), *episode.rewards.values())
+    return all(np.isfinite(array).all() for array in arrays)
 
 
 def _hyperparameters(config: AlgorithmConfig) -> dict[str, Any]:
@@ -309,9 +326,19 @@ def _hyperparameters(config: AlgorithmConfig) -> dict[str, Any]:
     kinds = (bool, int, float, str, type(None))
     settings = {}
     for name, value in config.to_dict().items():
+        value = _plain(value)
         values = value if isinstance(value, list | tuple) else [value]
         is_plain = all(isinstance(one, kinds) for one in values) and value != DEPRECATED_VALUE
         is_told = name.startswith("_") or name in _TOLD_ELSEWHERE
         if is_plain and not is_told and (name not in plain or plain[name] != value):
             settings[name] = value
     return settings
+
+
+def _plain(value: Any) -> Any:
+    """Return a number as JSON knows it: NumPy's as Python's, what is not finite as text."""
+    if type(value) in (list, tuple):
+        return type(value)(_plain(one) for one in value)
+    if isinstance(value, np.generic):
+        value = value.item()
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

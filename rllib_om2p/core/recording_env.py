@@ -35,7 +35,7 @@ def agent_spec(env: MultiAgentEnv, agent_id: Any) -> AgentSpec:
 
     Raises:
         DataError: Observations are no flat box (with a mask of legal actions or without), or
-            actions neither a finite box nor discrete.
+            actions neither a finite box nor discrete from 0.
     """
     name = str(agent_id)
     obs_space, action_space = env.get_observation_space(agent_id), env.get_action_space(agent_id)
@@ -47,6 +47,11 @@ def agent_spec(env: MultiAgentEnv, agent_id: Any) -> AgentSpec:
             "environment so that each agent's observation is one vector."
         )
     if isinstance(action_space, spaces.Discrete):
+        if action_space.start != 0:
+            raise DataError(
+                f"Agent {name}: discrete actions must begin at 0, got {action_space}; wrap the "
+                "environment so that it adds the first action's number itself."
+            )
         return AgentSpec.discrete(name, obs_space.shape[0], int(action_space.n))
     if not isinstance(action_space, spaces.Box) or len(action_space.shape) != 1:
         raise DataError(
@@ -95,7 +100,7 @@ class RecordingEnv(gym.Wrapper):
         self._tape = None
         obs, infos = self.env.reset(**kwargs)
         if not self.is_paused:
-            self._tape = _Tape(self._agents, self._first_actions(), self._is_masked(), obs)
+            self._tape = _Tape(self._agents, self._is_masked(), obs)
         return obs, infos
 
     def step(self, action: Any) -> tuple[Any, ...]:  # type: ignore[override]
@@ -110,16 +115,6 @@ class RecordingEnv(gym.Wrapper):
             self._keep(tape.episode())
         return obs, rewards, terminateds, truncateds, infos
 
-    def _first_actions(self) -> dict[Any, int]:
-        """Return what a discrete agent's first action is called in the environment."""
-        env = self.env.unwrapped
-        assert isinstance(env, MultiAgentEnv)
-        return {
-            agent: int(env.get_action_space(agent).start)
-            for agent, spec in self._agents.items()
-            if spec.num_actions is not None
-        }
-
     def _is_masked(self) -> bool:
         env = self.env.unwrapped
         assert isinstance(env, MultiAgentEnv)
@@ -132,11 +127,10 @@ class _Tape:
     def __init__(
         self,
         agents: Mapping[Any, AgentSpec],
-        first_actions: Mapping[Any, int],
         is_masked: bool,
         obs: Mapping[Any, Any],
     ) -> None:
-        self._agents, self._first = agents, first_actions
+        self._agents = agents
         self._masks: dict[Any, list[AnyArray]] = {
             agent: [] for agent, spec in agents.items() if is_masked and spec.num_actions
         }
@@ -175,7 +169,12 @@ class _Tape:
         obs = self._without_masks(obs)
         everyone = "__all__"
         present = [agent for agent in self._agents if self._alive[agent][-1]]
-        ended = {a for a in present if terminateds.get(a) or terminateds.get(everyone)}
+        # "__all__" may only say that nobody goes on, each for a reason of its own.
+        ended = {
+            a
+            for a in present
+            if terminateds.get(a) or (terminateds.get(everyone) and not truncateds.get(a))
+        }
         cut = {a for a in present if truncateds.get(a) or truncateds.get(everyone)}
         self._has_left |= ended | cut
         stays = {a for a in present if a not in self._has_left}
@@ -242,11 +241,11 @@ class _Tape:
 
     def _applied(self, agent: Any, spec: AgentSpec, action: Any) -> AnyArray:
         if spec.num_actions is not None:
-            row: AnyArray = np.array(int(action) - self._first[agent])
+            row: AnyArray = np.array(int(action))
             is_inside = 0 <= int(row) < spec.num_actions
         else:
             row = np.array(action, np.float32).reshape(spec.action_dim)
-            low, high = np.array(spec.action_low), np.array(spec.action_high)
+            low, high = (np.array(end, np.float32) for end in (spec.action_low, spec.action_high))
             slack = ACTION_TOLERANCE * (high - low)
             is_inside = bool(((row >= low - slack) & (row <= high + slack)).all())
         if not is_inside:

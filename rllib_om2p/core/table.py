@@ -102,7 +102,7 @@ class TransitionTable:
         self._draws_per_transition = draws_per_transition
         self._reader: _ReadAhead | None = None
         self._num_inserted = 0
-        self._draws_since_swap = 0
+        self._draws_since_swap = 0.0
         # Each row costs its columns and its entry in the index of valid rows.
         row_bytes = width * FLOAT32_BYTES + torch.int64.itemsize
         block_bytes = max_block_rows * row_bytes
@@ -171,7 +171,7 @@ class TransitionTable:
             return
         self.close()
         self._fill_window(num_inserted=int(state["num_inserted"]))
-        self._draws_since_swap = int(state["draws_since_swap"])
+        self._draws_since_swap = float(state["draws_since_swap"])
 
     def close(self) -> None:
         """Stop reading ahead."""
@@ -196,7 +196,7 @@ class TransitionTable:
     def _fill_window(self, num_inserted: int | None = None) -> None:
         """Fill all slots, ending with block number `num_inserted - 1` of the endless sequence."""
         self._num_inserted = max((num_inserted or 0) - self._num_slots, 0)
-        self._draws_since_swap = 0
+        self._draws_since_swap = 0.0
         self._reader = _ReadAhead(
             self._blocks_from(self._num_inserted), pin=self._device.type == "cuda"
         )
@@ -237,11 +237,18 @@ class TransitionTable:
 
     def _swap_if_due(self, batch_size: int) -> None:
         assert self._reader is not None
-        oldest = self._slot_valid[self._num_inserted % self._num_slots]
-        if self._draws_since_swap >= self._draws_per_transition * len(oldest):
+        # Small blocks may be due several at a time; more than a whole window is not.
+        num_swapped = 0
+        while num_swapped < self._num_slots:
+            oldest = self._slot_valid[self._num_inserted % self._num_slots]
+            due = self._draws_per_transition * len(oldest)
+            if self._draws_since_swap < due:
+                break
             self._insert(self._reader.next_block())
+            self._draws_since_swap -= due
+            num_swapped += 1
+        if num_swapped:
             self._valid = self._joined(self._slot_valid).to(self._device)
-            self._draws_since_swap = 0
         self._draws_since_swap += batch_size
 
 

@@ -22,6 +22,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import operator
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -65,6 +66,21 @@ class StorageError(DataError):
     """A file could not be reached; it may well be whole."""
 
 
+# What RLlib does not take in a module's id (core/rl_module/__init__.py:33, 2.60.0).
+_FORBIDDEN = frozenset('<>:"/\\|?')
+
+
+def _make_whole(spec: Any, *names: str) -> None:
+    """Turn whole numbers of any kind, such as gymnasium's, into Python's, which JSON knows."""
+    for name in names:
+        value = getattr(spec, name)
+        if value is not None:
+            try:
+                object.__setattr__(spec, name, operator.index(value))
+            except TypeError as error:
+                raise DataError(f"{name} must be a whole number, got {value!r}.") from error
+
+
 @dataclass(frozen=True)
 class AgentSpec:
     """What one agent sees and does.
@@ -89,8 +105,13 @@ class AgentSpec:
     def __post_init__(self) -> None:
         object.__setattr__(self, "action_low", tuple(float(x) for x in self.action_low))
         object.__setattr__(self, "action_high", tuple(float(x) for x in self.action_high))
-        if not self.name:
-            raise DataError("An agent needs a name, got an empty one.")
+        _make_whole(self, "obs_dim", "action_dim", "num_actions")
+        if not self.name or _FORBIDDEN & set(self.name) or self.name[-1] in " .":
+            raise DataError(
+                f"An agent's name becomes that of a module and of a folder, got {self.name!r}; "
+                f"choose one without any of {' '.join(sorted(_FORBIDDEN))} and without a dot or a "
+                "space at its end."
+            )
         if self.obs_dim < 1 or self.action_dim < 1:
             raise DataError(
                 f"Agent {self.name}: obs_dim and action_dim must be at least 1, got "
@@ -177,6 +198,7 @@ class DatasetSpec:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "agents", tuple(self.agents))
+        _make_whole(self, "time_limit", "state_dim")
         for name in ("env_kwargs", "behaviour", "seeds", "references", "mixture", "parents"):
             object.__setattr__(self, name, self._plain(name))
         if not self.agents:

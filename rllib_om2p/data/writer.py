@@ -439,6 +439,7 @@ class DatasetWriter:
         ids = self._num_episodes + np.arange(num_episodes, dtype=np.int64)
         rows["episode_id"] = np.repeat(ids, num_steps + 1)
         rows["step"] = np.tile(np.arange(num_steps + 1, dtype=np.int32), num_episodes)
+        self._check_type("truncated", truncated, np.dtype(bool))
         flags = np.zeros(shape, bool)
         flags[:, num_steps - 1] = truncated
         rows["truncated"] = flags.reshape(-1)

@@ -11,8 +11,13 @@ from ray.tune.registry import register_env
 from rllib_om2p import OM2PConfig, envs
 from rllib_om2p.behaviour import make_dataset
 from rllib_om2p.core import playing
-from rllib_om2p.core.environments import dataset_settings, require_environment
-from rllib_om2p.core.playing import _make_runner, _sample, render_episodes
+from rllib_om2p.core.environments import (
+    check_action_box,
+    dataset_settings,
+    describe_spaces,
+    require_environment,
+)
+from rllib_om2p.core.playing import _check_agents, _make_runner, _sample, render_episodes
 from rllib_om2p.envs.prey import own_prey_file, save_prey
 from tests.small_data import write_random, write_spread
 
@@ -121,3 +126,48 @@ def test_evaluation_asks_for_the_prey_of_the_data(tmp_path):
     config = OM2PConfig().offline_data(input_=str(data)).evaluation(evaluation_interval=1)
     with pytest.raises(ValueError, match="say where that file lies"):
         config.validate()
+
+
+def test_actions_that_the_environment_does_not_take_are_refused_and_a_part_of_them_warned_of(
+    caplog,
+):
+    unit = spaces.Box(-1.0, 1.0, (2,))
+    check_action_box("a", unit, unit)
+    check_action_box("a", unit, spaces.Box(-np.inf, np.inf, (2,)))
+    check_action_box("a", spaces.Discrete(2), spaces.Discrete(2))
+    assert not caplog.records
+    with pytest.raises(
+        ValueError, match=r"'a': the data's actions lie in \[-1, 1\], the env.* \[0,"
+    ):
+        check_action_box("a", unit, spaces.Box(0.0, 10.0, (2,)))
+    check_action_box("a", unit, spaces.Box(np.float32([-2, -1]), np.float32([2, 1])))
+    (record,) = caplog.records
+    assert (
+        "lie in [-1, 1], a part of the environment's [-2.0, -1.0] to [2.0, 1.0]" in record.message
+    )
+
+
+def test_discrete_actions_must_begin_where_the_datas_do():
+    view = spaces.Box(-1.0, 1.0, (2,))
+    shifted = describe_spaces(view, spaces.Discrete(2, start=3))
+    assert (
+        shifted == "obs (2,), action one of 2 from 3" != describe_spaces(view, spaces.Discrete(2))
+    )
+
+
+class Wider(Lottery):
+    def __init__(self, config):
+        super().__init__(config)
+        self.action_spaces = {"a": spaces.Box(0, 9, (1,), np.float32)}
+
+
+def test_playing_in_another_box_is_refused(tmp_path):
+    register_env("wider", Wider)
+    config = config_of(tmp_path / "set")
+    config.validate()
+    runner = _make_runner(config, "wider", seed=0)
+    with pytest.raises(
+        ValueError, match=r"actions lie in \[-2, 1\], the environment takes \[0, 9\]"
+    ):
+        _check_agents(config.dataset_spec, "wider", runner)
+    runner.stop()

@@ -7,12 +7,15 @@ import shutil
 
 import numpy as np
 import pytest
+from gymnasium import spaces
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.connectors.env_to_module import MeanStdFilter
+from ray.rllib.env.multi_agent_env import MultiAgentEnv
 from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
 from ray.tune.registry import register_env
 
-from rllib_om2p import envs
+from rllib_om2p import BCConfig, envs
+from rllib_om2p.core.playing import play_checkpoint
 from rllib_om2p.core.recorder import RECORDING, Recorder
 from rllib_om2p.data.reader import OfflineDataset
 from rllib_om2p.data.schema import DataError
@@ -252,3 +255,55 @@ def test_a_config_of_the_old_stack_is_refused(tmp_path):
         Recorder(tmp_path).attach(old)
     with pytest.raises(ValueError, match="'training' or 'evaluation', got 'both'"):
         Recorder(tmp_path, runners="both")
+
+
+class Numbered(MultiAgentEnv):
+    """Agents 0 and 1, as RLlib's own examples call them; `broken` episodes return NaN."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.possible_agents = self.agents = [0, 1]
+        self.observation_spaces = dict.fromkeys((0, 1), spaces.Box(-9, 9, (2,), np.float32))
+        self.action_spaces = {0: spaces.Discrete(3), 1: spaces.Box(-2.0, 1.0, (1,), np.float32)}
+        self._broken, self._episode = set(config.get("broken", ())), -1
+
+    def reset(self, *, seed=None, options=None):
+        self._episode, self._step = self._episode + 1, 0
+        return {0: np.zeros(2, np.float32), 1: np.ones(2, np.float32)}, {}
+
+    def step(self, action_dict):
+        self._step += 1
+        obs = {agent: np.full(2, self._step, np.float32) for agent in (0, 1)}
+        first = float("nan") if self._episode in self._broken else 1.0
+        is_over = {"__all__": self._step == 4}
+        return obs, {0: first, 1: float(action_dict[1][0])}, {"__all__": False}, is_over, {}
+
+
+def test_agents_that_are_numbers_are_recorded_trained_on_and_played(
+    ray_cluster, runner, tmp_path, caplog
+):
+    register_env("numbered", Numbered)
+    config = PPOConfig().environment("numbered", env_config={"broken": [1]})
+    config.multi_agent(policies={"0", "1"}, policy_mapping_fn=lambda agent, *_, **__: str(agent))
+    config.training(vf_clip_param=float("inf"), gamma=np.float32(0.5))
+    recorder = Recorder(tmp_path / "set")
+    runner(recorder.attach(config)).sample(num_episodes=5, random_actions=True)
+    dataset = OfflineDataset.open(str(recorder.finish()))
+    assert "1 of 5 episodes hold a value that is not finite and are left out" in caplog.text
+    assert dataset.num_episodes == 4
+    assert dataset.spec.agent_ids == ("0", "1")
+    hyperparameters = dataset.spec.behaviour["hyperparameters"]
+    assert (hyperparameters["vf_clip_param"], hyperparameters["gamma"]) == ("inf", 0.5)
+
+    config = BCConfig().offline_data(input_=str(tmp_path / "set"))
+    config.environment("numbered", env_config={"broken": []})
+    config.training(actor_hidden=(8,), train_batch_size=8, num_updates_per_iteration=5)
+    config.evaluation(evaluation_interval=1, evaluation_duration=2)
+    algo = config.build_algo()
+    means = algo.train()["evaluation"]["env_runners"]["agent_episode_returns_mean"]
+    algo.save_to_path(str(tmp_path / "checkpoint"))
+    algo.stop()
+    played = play_checkpoint(tmp_path / "checkpoint", env="numbered", num_episodes=3)
+    assert means["0"] == 4.0
+    np.testing.assert_array_equal(played.agent_returns["0"], [4.0] * 3)
+    np.testing.assert_allclose(played.agent_returns["1"], means["1"], rtol=1e-5)

@@ -20,14 +20,14 @@ ALL = "__all__"
 
 
 class Scripted(MultiAgentEnv):
-    """Answers with what it was given; `coin` has the actions 3 and 4, `arm` a box without zero."""
+    """Answers with what it was given; `coin` has the actions 0 and 1, `arm` a box without zero."""
 
     def __init__(self, *answers):
         super().__init__()
         self.possible_agents = self.agents = ["arm", "coin"]
         view = spaces.Box(-np.inf, np.inf, (1,), np.float32)
         self.observation_spaces = {"arm": view, "coin": view}
-        self.action_spaces = {"arm": BOX, "coin": spaces.Discrete(2, start=3)}
+        self.action_spaces = {"arm": BOX, "coin": spaces.Discrete(2)}
         self.answers = list(answers)
         self.received = []
 
@@ -61,7 +61,7 @@ def record():
     return record
 
 
-def both(arm=(0.5, 1.5), coin=3):
+def both(arm=(0.5, 1.5), coin=0):
     return {"arm": np.array(arm), "coin": coin}
 
 
@@ -71,16 +71,16 @@ def test_rows_are_what_the_environment_saw_and_said(record):
         (see(arm=0.5, coin=1.0), {"arm": 1.5, "coin": -2.0}, {ALL: False}, {ALL: False}),
         (see(arm=0.75, coin=2.0), {"arm": 2.5, "coin": 4.0}, {ALL: False}, {ALL: True}),
     )
-    (episode,) = record(env, both((0.5, 1.5), 4), both((3.0, 1.0), 3))
+    (episode,) = record(env, both((0.5, 1.5), 1), both((3.0, 1.0), 0))
     assert episode.obs["arm"].tolist() == [[0.25], [0.5], [0.75]]
     assert episode.actions["arm"].tolist() == [[0.5, 1.5], [3.0, 1.0]]
-    assert episode.actions["coin"].tolist() == [1, 0]  # the first action, 3, is number 0
+    assert episode.actions["coin"].tolist() == [1, 0]
     assert episode.rewards["arm"].tolist() == [1.5, 2.5]
     assert episode.rewards["coin"].tolist() == [-2.0, 4.0]
     assert not episode.terminateds["arm"].any()
     assert episode.truncated
     assert episode.alive is None
-    assert [action["coin"] for action in env.received] == [4, 3]
+    assert [action["coin"] for action in env.received] == [1, 0]
 
 
 @pytest.mark.parametrize(
@@ -91,6 +91,9 @@ def test_rows_are_what_the_environment_saw_and_said(record):
         ({"arm": True, "coin": True, ALL: True}, {ALL: False}, (True, True), False),
         # Neither flag covers all, and yet nobody is left.
         ({"arm": True, "coin": False, ALL: False}, {"coin": True, ALL: False}, (True, False), True),
+        # RLlib's make_multi_agent sets "__all__" when nobody goes on, whatever the reason.
+        ({"arm": False, ALL: True}, {"arm": True, "coin": True, ALL: True}, (False, False), True),
+        ({"arm": True, ALL: True}, {"coin": True, ALL: False}, (True, False), True),
     ],
 )
 def test_an_end_for_good_is_told_from_a_time_limit(
@@ -110,7 +113,7 @@ def test_an_agent_may_leave_early_and_another_come_late(record):
         (see(arm=3, coin=6), {"arm": 1.0, "coin": 1.0}, {"arm": True, ALL: False}, {ALL: False}),
         (see(coin=7), {"coin": 2.0}, {ALL: True}, {ALL: False}),
     )
-    (episode,) = record(env, {"arm": np.array([1.0, 2.0])}, both(coin=4), {"coin": 4})
+    (episode,) = record(env, {"arm": np.array([1.0, 2.0])}, both(coin=1), {"coin": 1})
     assert episode.obs["arm"].tolist() == [[1], [2], [3], [0]]  # what it saw last, then nothing
     assert episode.obs["coin"].tolist() == [[0], [5], [6], [7]]
     assert episode.alive["arm"].tolist() == [True, True, False, False]
@@ -138,7 +141,7 @@ def test_masks_stand_beside_the_observations_that_they_belong_to(record):
     env.observation_spaces["coin"] = spaces.Dict({"observations": box, "action_mask": legal})
     assert agent_spec(env, "coin") == AgentSpec.discrete("coin", 1, 2)
     assert [has_action_mask(env, agent) for agent in ("arm", "coin")] == [False, True]
-    (episode,) = record(env, both(coin=3), {"arm": np.array([1.0, 2.0])})
+    (episode,) = record(env, both(), {"arm": np.array([1.0, 2.0])})
     assert episode.obs["coin"].tolist() == [[0], [5], [0]]
     # Away, the coin may do nothing but what is recorded of it.
     masks = {agent: mask.tolist() for agent, mask in episode.action_masks.items()}
@@ -172,7 +175,7 @@ def test_a_paused_recording_forgets_what_it_began(record):
     assert kept == []
 
 
-@pytest.mark.parametrize("action", [both((3.1, 1.5)), both(coin=5), both(coin=2)])
+@pytest.mark.parametrize("action", [both((3.1, 1.5)), both(coin=2), both(coin=-1)])
 def test_actions_outside_the_space_are_refused(record, action):
     with pytest.raises(DataError, match=r"outside its action space.*normalize_actions"):
         record(Scripted(see(arm=0, coin=0)), action)
@@ -198,6 +201,21 @@ def test_observations_that_are_no_vector_are_refused(space):
     env.observation_spaces["arm"] = space
     with pytest.raises(DataError, match="Agent arm: observations must be a flat Box"):
         agent_spec(env, "arm")
+
+
+def test_discrete_actions_that_do_not_begin_at_zero_are_refused():
+    env = Scripted()
+    env.action_spaces["coin"] = spaces.Discrete(2, start=3)
+    with pytest.raises(DataError, match=r"Agent coin: discrete actions must begin at 0, got Disc"):
+        agent_spec(env, "coin")
+
+
+def test_the_ends_of_a_box_far_from_zero_are_inside_it(record):
+    over = (see(arm=1, coin=1), {}, {ALL: True}, {ALL: False})
+    env = Scripted(see(arm=0, coin=0), over)
+    env.action_spaces["arm"] = spaces.Box(100.1, 101.1, (2,), np.float64)
+    (episode,) = record(env, both((100.1, 101.1)))
+    np.testing.assert_allclose(episode.actions["arm"], [[100.1, 101.1]], rtol=1e-6)
 
 
 def test_pettingzoo_decides_the_order_under_rllibs_own_wrapper():

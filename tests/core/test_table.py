@@ -91,6 +91,17 @@ def test_window_stays_under_its_budget_and_visits_every_transition():
     table.close()
 
 
+@pytest.mark.parametrize("batch", [64, 400])
+def test_window_moves_on_as_often_as_asked_however_large_the_batch(batch):
+    """Blocks hold 40 transitions, so that a batch of 400 draws is due for more than one."""
+    table = make_table(memory_budget=window_budget(3), draws_per_transition=4.0)
+    num_draws = 96_000 // batch
+    draw(table, num_draws, batch=batch)
+    inserted = table.get_state()["num_inserted"] - 3
+    assert num_draws * batch / (40 * inserted) == pytest.approx(4.0, rel=0.02)
+    table.close()
+
+
 def test_window_restored_from_its_counters_gives_the_same_draws():
     table = make_table(memory_budget=window_budget(3))
     draw(table, 50)

@@ -95,6 +95,10 @@ def test_team_reward_follows_the_rule_and_the_agents_order(spec, rule, expected)
         (lambda: AgentSpec("a", 1, 2, (0.0,), (1.0,)), "2 lower and upper ends"),
         (lambda: AgentSpec.box("a", 1, 1, high=float("inf")), "finite"),
         (lambda: AgentSpec.box("a", 1, 1, low=1.0, high=1.0), "low < high"),
+        (lambda: AgentSpec.box("", 1, 1), "without any of"),
+        (lambda: AgentSpec.box("team/a", 1, 1), "got 'team/a'; choose one without any of"),
+        (lambda: AgentSpec.box("a.", 1, 1), "without a dot or a space at its end"),
+        (lambda: AgentSpec.box("a", 2.5, 1), "obs_dim must be a whole number, got 2.5"),
         (lambda: DatasetSpec("x", ()), "at least one agent"),
         (lambda: DatasetSpec("x", (AgentSpec.box("a", 1, 1),) * 2), "different names"),
         (lambda: DatasetSpec("x", (AgentSpec.box("a", 1, 1),), team_return="max"), "team_return"),
@@ -117,3 +121,9 @@ def test_team_reward_follows_the_rule_and_the_agents_order(spec, rule, expected)
 def test_impossible_specs_are_refused(make, words):
     with pytest.raises(DataError, match=words):
         make()
+
+
+def test_whole_numbers_of_numpy_become_pythons():
+    agent = AgentSpec.discrete("a.1 ä", np.int32(3), np.int64(4))
+    spec = DatasetSpec("x", (agent,), time_limit=np.int64(25), state_dim=np.int64(2))
+    assert DatasetSpec.from_json(spec.to_json()) == spec

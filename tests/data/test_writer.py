@@ -282,6 +282,8 @@ def test_flags_must_be_true_or_false(tmp_path, rich_spec, make_episode, field, f
         kind = field.removesuffix("s")
         with pytest.raises(DataError, match=f"{kind} of agent {agent} must be true or false"):
             writer.write_episode(changed)
+        with pytest.raises(DataError, match="truncated must be true or false"):
+            writer.write_episode(dataclasses.replace(episode, truncated=flag))
     assert OfflineDataset.open(str(tmp_path / "d")).num_episodes == 1
 
 

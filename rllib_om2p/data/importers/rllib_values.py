@@ -95,6 +95,11 @@ def box_of(space: Any) -> tuple[list[float], list[float]] | int | None:
     if not isinstance(space, dict):
         return None
     if space.get("space") == "discrete":
+        if space.get("start", 0) != 0:
+            raise DataError(
+                f"discrete actions begin at {space['start']}, and here at 0; number them from 0 in "
+                "the environment and record again."
+            )
         return int(space["n"])
     if space.get("space") != "box":
         return None

@@ -340,6 +340,32 @@ def test_states_of_multi_agent_episodes_come_back_number_for_number(tmp_path):
     assert ends(episodes[1]) == {"terminated": {"a": [3], "b": [3]}, "truncated": False}
 
 
+def test_a_time_limit_of_rllibs_own_environments_is_no_end_for_good(tmp_path):
+    """They call an episode terminated when nobody goes on, at a time limit too."""
+    states = []
+    for flags in ({"a": True, "b": True}, {"a": False, "b": False}):
+        is_cut = not any(flags.values())
+        episode = MultiAgentEpisode(id_=f"m{is_cut}")
+        seen = {"a": np.zeros(1), "b": np.ones(1)}
+        episode.add_env_reset(observations=seen, infos={})
+        episode.add_env_step(
+            observations=seen,
+            actions={"a": 1, "b": 0},
+            rewards={"a": 1.0, "b": 1.0},
+            infos={},
+            terminateds={**flags, "__all__": True},
+            truncateds={"a": is_cut, "b": is_cut, "__all__": is_cut},
+        )
+        state = episode.get_state()
+        for key in ("agent_to_module_mapping_fn", "env_t_to_agent_t"):
+            state[key] = None
+        states.append(state)
+    write_states(tmp_path / "run" / "a.parquet", states)
+    (fell, cut), _, _ = run(tmp_path / "run", tmp_path, num_actions=2)
+    assert ends(fell) == {"terminated": {"a": [0], "b": [0]}, "truncated": False}
+    assert ends(cut) == {"terminated": {"a": [], "b": []}, "truncated": True}
+
+
 @pytest.mark.parametrize("box", [(-2.0, 2.0), (-0.5, 3.0), (0.0, 0.25)])
 def test_normalised_actions_come_in_as_rllib_hands_them_to_the_environment(tmp_path, box):
     team = make_teams([50])[0]

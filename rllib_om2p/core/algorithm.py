@@ -31,9 +31,11 @@ from ray.rllib.utils.metrics import (
 )
 
 from rllib_om2p.core.checkpoint import (
+    has_learner,
     locate,
     read_marker,
     require_dataset,
+    require_learner,
     standing,
     write_elsewhere,
     write_whole,
@@ -43,7 +45,7 @@ from rllib_om2p.core.env_runner import TEAM_RETURN_MEAN, teams_returns
 from rllib_om2p.core.environments import check_action_box, describe_spaces, scale_of
 from rllib_om2p.core.fqe import FQESettings, fqe_return
 from rllib_om2p.core.held_out import HeldOut
-from rllib_om2p.core.ranks import call_learners, require_resources
+from rllib_om2p.core.ranks import call_learners, raise_errors, require_resources
 from rllib_om2p.evaluation.scores import normalised_score
 
 if TYPE_CHECKING:
@@ -114,6 +116,7 @@ class Algorithm(RLlibAlgorithm):
             self.config = self.config.copy(copy_frozen=False)
             self.config.offline_data(share_table=is_trial).freeze()
         super().setup(config)
+        raise_errors(self.learner_group)
         self.callbacks = [_TeamReturn(), *force_list(self.callbacks)]
         if self.eval_env_runner_group is not None:
             self._compare_with_environment()
@@ -288,7 +291,8 @@ class Algorithm(RLlibAlgorithm):
             The path in its file system.
 
         Raises:
-            RuntimeError: The learners do not hold the same parameters.
+            RuntimeError: The learners do not hold the same parameters, or one died.
+            OSError: It could not be written; an older checkpoint there is intact.
         """
         if self.config.num_learners > 1:
             call_learners(self.learner_group, lambda learner: learner.meet_ranks("checkpoint"))
@@ -308,6 +312,8 @@ class Algorithm(RLlibAlgorithm):
 
         def write(into: Any = place) -> None:
             save(str(into), filesystem=filesystem, **kwargs)
+            if "state" not in kwargs:
+                require_learner(str(into), filesystem)
 
         if filesystem is None:
             write_whole(place, write, marker)
@@ -342,6 +348,8 @@ class Algorithm(RLlibAlgorithm):
                     f"{place!r} is a checkpoint of {marker['algorithm']}, not of "
                     f"{type(self).__name__}; restore it with {marker['algorithm']}."
                 )
+            if not has_learner(place, filesystem):
+                raise ValueError(f"{place!r} holds no learner's state; use another checkpoint.")
             # The learners ask too, but only after RLlib has put the weights into their modules.
             require_dataset(self.offline_data.dataset, marker, self.config.input_)
         super(RLlibAlgorithm, self).restore_from_path(

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyarrow.fs import FileSystem, FileType, LocalFileSystem
+from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_LEARNER_GROUP
 from ray.rllib.utils.checkpoints import Checkpointable
 
 from rllib_om2p.disk import FULL_DISK
@@ -254,6 +255,28 @@ def require_dataset(dataset: OfflineDataset, saved: Mapping[str, Any], input_: A
         "offline_data(input_=...) to the original dataset to resume; to fine-tune on another "
         "one, restore the component learner_group/learner/rl_module alone."
     )
+
+
+def require_learner(path: str, filesystem: FileSystem | None = None) -> None:
+    """Check that the learner's state has come to a checkpoint that is being written.
+
+    Raises:
+        OSError: It has not.
+    """
+    if not has_learner(path, filesystem):
+        # RLlib brings the files of a learner on another node to local paths only
+        # (utils/checkpoints.py:287, 2.60.0).
+        raise OSError(
+            f"the learner's state did not come to {path!r}; if the learner is on another node, "
+            "save to a folder that all nodes share."
+        )
+
+
+def has_learner(path: str, filesystem: FileSystem | None = None) -> bool:
+    """Return whether a checkpoint holds the learner's state; RLlib would restore it without."""
+    folder = f"{path}/{COMPONENT_LEARNER_GROUP}/{COMPONENT_LEARNER}"
+    kind = (filesystem or LocalFileSystem()).get_file_info(folder).type
+    return bool(kind == FileType.Directory)
 
 
 def read_config(path: str | Path) -> OfflineConfig:

@@ -10,6 +10,7 @@ import copy
 import dataclasses
 import functools
 import inspect
+import itertools
 import logging
 import numbers
 import os
@@ -37,7 +38,7 @@ from rllib_om2p.core.learner import OfflineLearner
 from rllib_om2p.core.offline_data import OfflineMultiAgentData
 from rllib_om2p.core.refusals import refuse_unused
 from rllib_om2p.core.rl_module import ACTION_MASK, OBSERVATIONS
-from rllib_om2p.core.settings import check_kinds
+from rllib_om2p.core.settings import check_kinds, no_such_setting
 from rllib_om2p.core.shared_noise import TeamNoise
 from rllib_om2p.data.reader import OfflineDataset
 from rllib_om2p.data.schema import AgentSpec, DatasetSpec
@@ -280,7 +281,8 @@ class OfflineConfig(AlgorithmConfig):
                 larger shard passes through a rolling window of that size. None: no limit.
             share_table: Read the dataset once per node, into a file that all processes of the node
                 map into their memory (see `core.shared_table`). None, the default: in Tune's
-                trials. A table above the memory budget is never shared.
+                trials. A table above the memory budget is never shared, nor one with
+                `on_corrupt="skip"`, of which processes may leave out different parts.
             table_draws_per_transition: In the rolling window, how often each transition is drawn
                 on average while it is there (default 4).
             on_corrupt: What to do with a row group that cannot be read while training, because its
@@ -409,6 +411,7 @@ class OfflineConfig(AlgorithmConfig):
                 "draws from a search."
             )
         refuse_unused(self)
+        self._check_names()
         self._check_kinds()
         self._check_positive("num_updates_per_iteration", "table_draws_per_transition")
         self._check_rates()
@@ -505,6 +508,14 @@ class OfflineConfig(AlgorithmConfig):
             if getattr(self, name) != getattr(defaults, name):
                 _warn_once(f"{name}={getattr(self, name)!r} does nothing here; it needs {needs}.")
 
+    def _check_names(self) -> None:
+        """Refuse what a dictionary set and nobody reads, as Tune's search spaces may."""
+        # RLlib writes a config's class beside its settings.
+        known = {*vars(type(self)()), *dir(type(self)), "class"}
+        unknown = [name for name in vars(self) if name not in known and name[0] != "_"]
+        if unknown:
+            raise ValueError(no_such_setting(self, unknown[0], known))
+
     def _check_kinds(self) -> None:
         check_kinds(self)
         for name in ("lr", "gamma"):  # RLlib's, which may be None elsewhere
@@ -538,6 +549,10 @@ class OfflineConfig(AlgorithmConfig):
         rates = [self.lr] if isinstance(self.lr, (int, float)) else [rate for _, rate in self.lr]
         if not all(rate >= 0 for rate in rates):
             raise ValueError(f"lr must be at least 0, in a schedule everywhere, got {self.lr}.")
+        if not isinstance(self.lr, (int, float)):
+            steps = [step for step, _ in self.lr]
+            if any(later <= step for step, later in itertools.pairwise(steps)):
+                raise ValueError(f"lr as a schedule must go from step to step, got {self.lr}.")
 
     def _check_policies(self) -> None:
         agent_ids = self.dataset_spec.agent_ids
@@ -584,6 +599,7 @@ class OfflineConfig(AlgorithmConfig):
         known = [field.name for field in dataclasses.fields(FQESettings)]
         if not set(self.fqe) <= set(known):
             raise ValueError(f"evaluation(fqe=...) takes {known}, got {list(self.fqe)}.")
+        FQESettings(**self.fqe)
 
     def _check_spaces(self, *wanted: gym.spaces.Dict) -> None:
         before: tuple[Any, Any] = (None, None)

@@ -65,8 +65,11 @@ def episode_team_return(
 
 def teams_returns(results: Mapping[str, Any]) -> dict[str, float]:
     """Return the mean returns over episodes by their names in results, of all env runners."""
+    # NaN where no episode ended since the evaluation before.
     count = float(results.get(_NUM_EPISODES, 0))
-    return {name: float(total) / count for name, total in results.get(_SUM, {}).items() if count}
+    if not count > 0:
+        return {}
+    return {name: float(total) / count for name, total in results.get(_SUM, {}).items()}
 
 
 def returns_by_team(results: Mapping[str, Any]) -> dict[str, float]:

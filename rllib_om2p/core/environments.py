@@ -15,7 +15,7 @@ from rllib_om2p import envs
 from rllib_om2p.core.rl_module import ACTION_MASK, OBSERVATIONS
 from rllib_om2p.data.checks import ACTION_TOLERANCE
 from rllib_om2p.data.schema import DatasetSpec
-from rllib_om2p.envs.prey import load_prey
+from rllib_om2p.envs.prey import PREY_AS_AGENT, cite_prey, load_prey
 from rllib_om2p.envs.registry import FIRST_SEED
 from rllib_om2p.evaluation.scores import References
 
@@ -64,6 +64,17 @@ def dataset_settings(
         # Here, since RLlib would answer with an error of its own.
         load_prey(spec.env, settings["prey"])
     return settings
+
+
+def card_settings(env: str | None, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an environment's settings as a card keeps them: no start states, no local paths."""
+    kept = dict(settings)
+    if env not in envs.names():
+        return kept
+    kept.pop(FIRST_SEED, None)
+    if kept.get("prey") not in (None, PREY_AS_AGENT):
+        kept["prey"] = cite_prey(env, kept["prey"])
+    return kept
 
 
 def scale_of(spec: DatasetSpec, env: str | None, settings: Mapping[str, Any]) -> References | None:

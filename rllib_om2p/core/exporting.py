@@ -8,6 +8,7 @@ from ray.rllib.core.rl_module.rl_module import RLModule
 
 from rllib_om2p.core.acting import load_modules
 from rllib_om2p.core.checkpoint import read_config, read_marker
+from rllib_om2p.core.environments import card_settings
 from rllib_om2p.core.exported import module_classes
 from rllib_om2p.evaluation.provenance import versions
 from rllib_om2p.export.folder import AgentPolicy, TeamPolicy, is_exported, write_team
@@ -30,7 +31,11 @@ def export_checkpoint(checkpoint: str | Path, out: str | Path) -> Path:
     marker = read_marker(checkpoint)
     modules, config = load_modules(checkpoint), read_config(checkpoint)
     spec = config.dataset_spec
-    has_own_env = isinstance(config.env, str) and config.env != spec.env
+    env = config.env if isinstance(config.env, str) else spec.env
+    settings = dict(config.env_config) if env == config.env else {}
+    if env == spec.env:  # of the data what training left open, and the prey by its hash
+        settings = spec.env_kwargs | settings
+        settings |= {"prey": spec.env_kwargs["prey"]} if "prey" in spec.env_kwargs else {}
     team = TeamPolicy(
         algorithm=marker["algorithm"],
         agents=tuple(agent_policy(agent_id, module) for agent_id, module in modules.items()),
@@ -39,10 +44,7 @@ def export_checkpoint(checkpoint: str | Path, out: str | Path) -> Path:
             "fingerprint": marker.get("dataset_fingerprint"),
             "spec": spec.to_dict(),
         },
-        environment={
-            "name": config.env if has_own_env else spec.env,
-            "kwargs": dict(config.env_config if has_own_env else spec.env_kwargs),
-        },
+        environment={"name": env, "kwargs": card_settings(env, settings)},
         training={"training_iteration": marker["training_iteration"]},
         packages=versions(PACKAGES),
         teams=dict(config.teams or {}),

@@ -28,6 +28,7 @@ Ghasemipour et al. 2022, arXiv 2205.13703.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -79,6 +80,25 @@ class FQESettings:
     num_action_samples: int = 4
     look_ahead: int = 100
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            ValueError: One has no meaning.
+        """
+        whole = ("num_critics", "num_updates", "batch_size", "num_action_samples", "look_ahead")
+        sizes = {name: [getattr(self, name)] for name in whole} | {"hidden": self.hidden}
+        for name, values in sizes.items():
+            is_list = isinstance(values, list | tuple)
+            if not is_list or not all(isinstance(x, int) and x >= 1 for x in values):
+                kind = "whole numbers" if name == "hidden" else "a whole number"
+                raise ValueError(f"{name} must be {kind} from 1, got {getattr(self, name)!r}.")
+        highest = {"warm_up": 1.0, "tau": 1.0, "lr": math.inf, "pessimism": math.inf}
+        for name, high in highest.items():
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0 <= value <= high:
+                raise ValueError(f"{name} must be a number from 0 to {high:g}, got {value!r}.")
 
 
 class Estimate(NamedTuple):

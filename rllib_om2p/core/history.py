@@ -78,10 +78,7 @@ class History:
         return Divergence(
             update,
             order,
-            f"the {phase_name} loss of {_whose(agent_id)} became non-finite at update {update}. "
-            "Training has stopped and these weights will not be saved; the last checkpoint is "
-            "intact. "
-            f"{self._remedy}, or check the dataset with `rllib-om2p audit`.",
+            _stopped(f"the {phase_name} loss of {_whose(agent_id)}", update, self._remedy),
         )
 
     def means(self) -> Iterator[tuple[str | None, str, float]]:
@@ -97,6 +94,24 @@ class History:
                 names = [None] if column.ndim == 1 else self._agent_ids
                 for name, mean in zip(names, means, strict=True):
                     yield name, key, mean
+
+
+def weights_divergence(update: int, remedy: str) -> Divergence:
+    """Return that weights became NaN or infinite, by an update whose losses were finite.
+
+    Args:
+        update: Number of updates so far.
+        remedy: As `History` has it.
+    """
+    return Divergence(update, 0, _stopped("a network's weights", update, remedy))
+
+
+def _stopped(what: str, update: int, remedy: str) -> str:
+    return (
+        f"{what} became non-finite at update {update}. Training has stopped and these weights will "
+        f"not be saved; the last checkpoint is intact. {remedy}, or check the dataset with "
+        "`rllib-om2p audit`."
+    )
 
 
 def runaway(agent_id: str | None, name: str, mean: float, remedy: str) -> str | None:

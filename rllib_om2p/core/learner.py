@@ -34,7 +34,7 @@ from torch import Tensor
 
 from rllib_om2p.core.agent_groups import JointBatch, RowLayout
 from rllib_om2p.core.checkpoint import require_dataset
-from rllib_om2p.core.history import Divergence, History, runaway
+from rllib_om2p.core.history import Divergence, History, runaway, weights_divergence
 from rllib_om2p.core.phases import Networks, Phase
 from rllib_om2p.core.recorded_update import CudaGraphRecorder, RecordedUpdate
 from rllib_om2p.core.rl_module import bind_to_stacks
@@ -252,10 +252,17 @@ class OfflineLearner(TorchLearner):
             # Each on its own: whoever interrupts a call (Ctrl-C) leaves a learner that knows.
             self._num_updates += 1
             self._weights_seq_no += 1
-        self._diverged = history.divergence(first_update)
+        self._diverged = history.divergence(first_update) or self._broken_weights()
         self.meet_ranks("update")
         self._log(history, num_updates, time.perf_counter() - start)
         return self.metrics.reduce()
+
+    def _broken_weights(self) -> Divergence | None:
+        """Return that the weights are not finite, which the losses show one update later."""
+        sums = [value.double().sum() for value in self._networks.state_dict().values()]
+        if bool(torch.isfinite(torch.stack(sums)).all()):
+            return None
+        return weights_divergence(self._num_updates, self.config.divergence_remedy)
 
     def _sample(self) -> JointBatch:
         return self._layout.view(*self._table.sample(self._batch_size, self._generator))
@@ -300,6 +307,8 @@ class OfflineLearner(TorchLearner):
         self, components: Any = None, *, not_components: Any = None, **kwargs: Any
     ) -> Any:
         """Return RLlib's state and what resuming bit-identically needs besides the modules."""
+        # An interrupted call has not looked at what it left.
+        self._diverged = self._diverged or self._broken_weights()
         if self._diverged:
             raise DivergenceError(self._diverged.message)
         state = super().get_state(components, not_components=not_components, **kwargs)

@@ -3,7 +3,9 @@
 Knows RLlib's LearnerGroup, not what learners do. Both fail fast. Ray waits for ever for learners,
 and evaluation env runners, that do not fit the cluster; and RLlib waits for every learner's answer
 (utils/actor_manager.py, ray 2.60.0), though when one has failed in the middle of an update the
-others wait for it in a collective, half an hour by Ray's default.
+others wait for it in a collective, half an hour by Ray's default. Where RLlib itself calls them, to
+save and to restore, it even drops their errors (utils/checkpoints.py:227 and 702,
+core/learner/learner_group.py:580): a checkpoint without learners would count as whole.
 """
 
 from __future__ import annotations
@@ -13,8 +15,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import ray
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.rllib.core.learner.learner_group import LearnerGroup
+from ray.rllib.utils.actor_manager import FaultTolerantActorManager, RemoteCallResults
 
 if TYPE_CHECKING:
     from rllib_om2p.core.config import OfflineConfig
@@ -40,8 +43,40 @@ def call_learners(group: LearnerGroup, function: Callable[[Any], T]) -> list[T]:
     """
     if group.is_local:
         return [function(group._learner)]
-    refs = [worker.apply.remote(function) for worker in group._workers]
-    results: dict[int, T] = {}
+    return _gather([worker.apply.remote(function) for worker in group._workers])
+
+
+def raise_errors(group: LearnerGroup) -> None:
+    """Have the calls that RLlib makes to a group's learners raise what these raise."""
+    if not group.is_local:
+        group._worker_manager.__class__ = _RaisingManager
+
+
+class _RaisingManager(FaultTolerantActorManager):  # type: ignore[misc]
+    """RLlib's manager of the learners, whose callers do not look at the errors that it returns."""
+
+    def _fetch_result(
+        self,
+        *,
+        remote_calls: list[Any],
+        timeout_seconds: float | None = None,
+        return_obj_refs: bool = False,
+        **kwargs: Any,
+    ) -> tuple[list[Any], RemoteCallResults]:
+        if timeout_seconds is None and not return_obj_refs:
+            _gather(remote_calls)
+        found: tuple[list[Any], RemoteCallResults] = super()._fetch_result(
+            remote_calls=remote_calls,
+            timeout_seconds=timeout_seconds,
+            return_obj_refs=return_obj_refs,
+            **kwargs,
+        )
+        return found
+
+
+def _gather(refs: list[Any]) -> list[Any]:
+    """Return the learners' answers in order, or raise the first error, see `call_learners`."""
+    results: dict[int, Any] = {}
     errors: dict[int, Exception] = {}
     pending, deadline = list(refs), None
     while pending:
@@ -64,6 +99,8 @@ def call_learners(group: LearnerGroup, function: Callable[[Any], T]) -> list[T]:
                 "FailureConfig(max_failures=1)."
             ) from error
     for error in errors.values():
+        if isinstance(error, RayTaskError) and isinstance(error.cause, OSError):
+            raise error.cause from error  # with its number, which says whether the disk is full
         raise error
     return [results[rank] for rank in range(len(refs))]
 

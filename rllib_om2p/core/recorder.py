@@ -24,6 +24,7 @@ from ray._common.deprecation import DEPRECATED_VALUE
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from rllib_om2p import envs
+from rllib_om2p.core.environments import card_settings
 from rllib_om2p.core.recording_env import (
     RecordingEnv,
     agent_order,
@@ -33,7 +34,6 @@ from rllib_om2p.core.recording_env import (
 from rllib_om2p.data.journal import SUFFIX, Journal, JournalWriter
 from rllib_om2p.data.schema import CARD_NAME, DataError, DatasetSpec, Episode
 from rllib_om2p.data.writer import DatasetWriter
-from rllib_om2p.envs.prey import PREY_AS_AGENT, cite_prey
 from rllib_om2p.envs.registry import FIRST_SEED
 from rllib_om2p.evaluation.provenance import versions
 from rllib_om2p.team_return import TeamReturn
@@ -234,12 +234,14 @@ class _StartRecording:
 
     def _info(self, config: AlgorithmConfig, name: str) -> envs.EnvInfo:
         """Return what is known of the environment with the settings that it is made with."""
-        return envs.info(name, **(_settings(config, name) if name == config.env else {}))
+        return envs.info(
+            name, **(card_settings(name, config.env_config) if name == config.env else {})
+        )
 
     def _spec(self, config: AlgorithmConfig, agents: tuple[Any, ...]) -> DatasetSpec:
         env = self.env or (config.env if isinstance(config.env, str) else None)
         info = self._info(config, str(env)) if env in envs.names() else None
-        settings = _settings(config, env)
+        settings = card_settings(env, config.env_config)
         seeds = {"algorithm": config.seed}
         if env in envs.names() and FIRST_SEED in config.env_config:
             seeds[FIRST_SEED] = config.env_config[FIRST_SEED]
@@ -265,17 +267,6 @@ class _StartRecording:
             references=dict(info.references) if info and is_known else {},
             package_versions=versions(_PACKAGES),
         )
-
-
-def _settings(config: AlgorithmConfig, env: str | None) -> dict[str, Any]:
-    """Return the environment's settings as a card keeps them: no start states, no local paths."""
-    settings = dict(config.env_config)
-    if env not in envs.names():
-        return settings
-    settings.pop(FIRST_SEED, None)
-    if settings.get("prey") not in (None, PREY_AS_AGENT):
-        settings["prey"] = cite_prey(env, settings["prey"])
-    return settings
 
 
 def _pause(is_paused: bool, *, algorithm: Any, **kwargs: Any) -> None:

@@ -10,7 +10,7 @@ import difflib
 import inspect
 import itertools
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import NoneType, SimpleNamespace, UnionType
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -86,14 +86,19 @@ def apply_settings(config: OfflineConfig, settings: Mapping[str, Any]) -> None:
     by_method: dict[str, dict[str, Any]] = {}
     for name, value in settings.items():
         if name not in homes:
-            near = difflib.get_close_matches(name, homes, n=3, cutoff=0.5)
-            kind = type(config).__name__
-            suggestion = f"did you mean {' or '.join(near)}?" if near else f"see help({kind})."
-            raise ValueError(f"{kind} knows no {name!r}; {suggestion}")
+            raise ValueError(no_such_setting(config, name, homes))
         _check_kind(config, homes[name], name, value)
         by_method.setdefault(homes[name], {})[name] = value
     for method, together in by_method.items():
         getattr(config, method)(**together)
+
+
+def no_such_setting(config: OfflineConfig, name: str, known: Collection[str]) -> str:
+    """Return an error's text for a name that is none of those that are known."""
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    kind = type(config).__name__
+    suggestion = f"did you mean {' or '.join(near)}?" if near else f"see help({kind})."
+    return f"{kind} knows no {name!r}; {suggestion}"
 
 
 def check_kinds(config: OfflineConfig) -> None:

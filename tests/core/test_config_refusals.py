@@ -232,6 +232,7 @@ def test_settings_without_effect_are_refused(dataset, method, settings, message)
         ("training", {"conservative_weight": float("nan")}, "at least 0, got nan"),
         ("training", {"tau": None}, r"tau must be a number, got None; the default is 0\.005"),
         ("training", {"lr": None}, "lr must not be None"),
+        ("training", {"lr": [[0, 1e-3], [9, 1e-5], [5, 1e-4]]}, "must go from step to step, got"),
         ("training", {"num_critics": 2.0}, r"num_critics must be a whole number, got 2\.0"),
         ("training", {"num_updates_per_iteration": 1e3}, "must be a whole number, got 1000"),
         ("training", {"train_batch_size": 10.5}, "train_batch_size must be a positive whole"),
@@ -271,6 +272,13 @@ def test_numbers_at_the_ends_of_their_ranges_are_accepted(dataset, settings):
 )
 def test_settings_that_say_what_the_dataset_says_are_accepted(dataset, settings):
     make_config(dataset).multi_agent(**settings).validate()
+
+
+def test_a_misspelt_setting_of_a_dictionary_is_refused(dataset):
+    """As Tune hands them over: RLlib's update_from_dict takes any name."""
+    config = make_config(dataset).update_from_dict({"etta": 0.3})
+    with pytest.raises(ValueError, match=r"OM2PConfig knows no 'etta'; did you mean .*\beta\b"):
+        config.validate()
 
 
 def test_a_validated_config_and_its_copies_are_valid(dataset, tmp_path):

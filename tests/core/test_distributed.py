@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +15,7 @@ import torch
 
 from rllib_om2p import OM2P, Algorithm, OM2PConfig
 from rllib_om2p.core.learner import OfflineLearner
+from rllib_om2p.core.ranks import LearnerDiedError
 from tests.small_data import write_random
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -161,6 +166,55 @@ def test_ranks_that_came_apart_stop_at_the_checkpoint_and_at_the_next_call(pair,
         pair.train()
     pair.restore_from_path(path)
     pair.train()
+
+
+@pytest.fixture
+def remote(dataset: str) -> Iterator[Algorithm]:
+    algo = make_config(dataset).learners(num_learners=1).build_algo()
+    yield algo
+    algo.stop()
+
+
+def test_a_remote_learner_that_cannot_write_leaves_the_checkpoint_before(remote, tmp_path):
+    remote.train()
+    path = Path(remote.save_to_path(tmp_path / "checkpoint"))
+    before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+    def fill_the_disk(learner):
+        def fail(*args, **kwargs):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        learner.save_to_path = fail
+
+    def forget(learner):
+        learner.save_to_path = lambda *args, **kwargs: None
+
+    def die(learner):
+        learner.save_to_path = lambda *args, **kwargs: os._exit(1)
+
+    for spoil, error, text in (
+        (fill_the_disk, OSError, "No space left.*is intact. Make room"),
+        (forget, OSError, "the learner's state did not come to .*folder that all nodes share"),
+        (die, LearnerDiedError, "learner 0 of 1 died"),
+    ):
+        on_ranks(remote, spoil)
+        with pytest.raises(error, match=text):
+            remote.save_to_path(path)
+        assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == before
+        assert [file.name for file in tmp_path.iterdir()] == ["checkpoint"]
+
+
+def test_remote_learners_that_cannot_be_restored_say_so(dataset, remote, tmp_path):
+    path = remote.save_to_path(tmp_path / "checkpoint")
+    other = make_config(dataset, critic_hidden=(8, 8)).learners(num_learners=2).build_algo()
+    start = time.monotonic()
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        other.restore_from_path(path)
+    other.stop()
+    shutil.rmtree(Path(path) / "learner_group" / "learner")
+    with pytest.raises(ValueError, match="holds no learner's state"):
+        remote.restore_from_path(path)
+    assert time.monotonic() - start < 60
 
 
 def test_a_rank_that_cannot_be_built_stops_the_others(tmp_path):

@@ -10,13 +10,20 @@ from typing import Any
 import numpy as np
 import pytest
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
+from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 from ray.tune.registry import register_env
 
 from rllib_om2p import OM2P, OM2PConfig
 from rllib_om2p.algorithms.bc import BCConfig
 from rllib_om2p.cli.playing import describe
 from rllib_om2p.core.config import action_space, observation_space
-from rllib_om2p.core.env_runner import episode_team_return
+from rllib_om2p.core.env_runner import (
+    _NUM_EPISODES,
+    _SUM,
+    TEAM_RETURN_MEAN,
+    episode_team_return,
+    teams_returns,
+)
 from rllib_om2p.core.environments import scale_of
 from rllib_om2p.core.exporting import export_checkpoint
 from rllib_om2p.core.playing import play_checkpoint
@@ -115,6 +122,17 @@ def test_episodes_count_alike_however_many_an_env_runner_played(dataset):
         total = 3 * results["team_return_mean"] / STEPS
         assert total == pytest.approx(102) or total == pytest.approx(201)
     algo.stop()
+
+
+def test_an_evaluation_in_which_no_episode_ended_has_no_return():
+    runner, algorithm = MetricsLogger(), MetricsLogger(root=True)
+    for value in (7.0, None, 3.0):  # once it was there RLlib's sum of nothing is NaN
+        if value is not None:
+            runner.log_value((_SUM, TEAM_RETURN_MEAN), value, reduce="sum")
+            runner.log_value(_NUM_EPISODES, 2, reduce="sum")
+        algorithm.aggregate([runner.reduce()])
+        found = teams_returns(algorithm.reduce())
+        assert found == ({} if value is None else {TEAM_RETURN_MEAN: value / 2})
 
 
 def test_playing_a_checkpoint_counts_an_absent_agent_too(dataset, tmp_path):

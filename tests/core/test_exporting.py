@@ -89,6 +89,19 @@ def test_playing_an_exported_folder_gives_the_checkpoints_returns(spread_checkpo
     assert before.to_dict() == after.to_dict()
 
 
+def test_the_settings_that_training_played_in_go_along(tmp_path):
+    config = OM2PConfig().offline_data(input_=str(write_spread(tmp_path / "set", num_episodes=10)))
+    config.environment("mpe/simple_spread", env_config={"max_cycles": 40, "first_seed": 3})
+    algo = config.training(**SMALL).build_algo()
+    checkpoint = algo.save_to_path(tmp_path / "checkpoint")
+    algo.stop()
+    exported = export_checkpoint(checkpoint, tmp_path / "policy")
+    assert read_team(exported).environment["kwargs"] == {"max_cycles": 40}
+    before, after = (play_checkpoint(path, num_episodes=2) for path in (checkpoint, exported))
+    assert before.to_dict() == after.to_dict()
+    assert before.normalised is None
+
+
 def test_folder_says_where_the_policies_come_from(spread_checkpoint, exported):
     team, spec = read_team(exported), load_config(spread_checkpoint).dataset_spec
     assert team.algorithm == "OM2P"

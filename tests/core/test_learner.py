@@ -201,6 +201,30 @@ def test_non_finite_loss_stops_naming_update_phase_and_agent_and_saves_nothing(d
         learner.get_state()
 
 
+@pytest.mark.parametrize("is_interrupted", [True, False])
+def test_weights_that_are_not_finite_are_not_saved_though_the_losses_were(
+    dataset, monkeypatch, is_interrupted
+):
+    """The last step of a call, or of one that is interrupted, breaks them: no loss shows it yet."""
+    learner = make_learner(dataset)
+    learner.update(num_updates=1)
+    run = learner._phase_update.__call__
+
+    def last_step(update):
+        outcomes = list(run(update))
+        with torch.no_grad():
+            learner._phases[0].parameters()[0].fill_(float("nan"))
+        if is_interrupted:
+            raise KeyboardInterrupt
+        return outcomes
+
+    monkeypatch.setattr(type(learner._phase_update), "__call__", lambda self, n: last_step(n))
+    with pytest.raises(KeyboardInterrupt if is_interrupted else DivergenceError):
+        learner.update(num_updates=1)
+    with pytest.raises(DivergenceError, match="network's weights became non-finite at update"):
+        learner.get_state()
+
+
 def test_a_loss_that_runs_away_is_warned_of_once_and_training_goes_on(dataset, caplog):
     learner = make_learner(dataset)
     learner.update(num_updates=2)

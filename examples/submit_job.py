@@ -4,8 +4,8 @@ r"""Train on a Ray cluster as a job: send the code, follow the log, end with the
         python train.py /shared/data/simple_spread-medium --out /shared/runs/om2p
 
 Run it from the repository's root; needs pip install '.[cluster]' here and on the cluster. What the
-job takes along stands in deploy/runtime_env.yaml: code, no data. Dataset and output are on storage
-that the cluster reaches, or URIs. `ray job submit` does the same from a shell (README).
+job takes along stands in deploy/runtime_env.yaml: code, no data. Dataset and output are in folders
+that the cluster shares; a dataset may be a URI. `ray job submit` does the same from a shell.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ def main() -> None:
             scheduler=ASHAScheduler(max_t=options.iterations, grace_period=1, reduction_factor=3),
         ),
         run_config=tune.RunConfig(
-            storage_path=str(Path(options.out).resolve()),
+            storage_path=options.out if "://" in options.out else str(Path(options.out).resolve()),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=True),
             verbose=1,
         ),

@@ -38,7 +38,7 @@ def main() -> None:
         OM2P,
         param_space=config,
         run_config=tune.RunConfig(
-            storage_path=str(Path(options.out).resolve()),
+            storage_path=options.out if "://" in options.out else str(Path(options.out).resolve()),
             stop={"training_iteration": options.iterations},
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=True),
             verbose=1,

@@ -51,7 +51,7 @@ def main() -> None:
             ),
         ),
         run_config=tune.RunConfig(
-            storage_path=str(Path(options.out).resolve()),
+            storage_path=options.out if "://" in options.out else str(Path(options.out).resolve()),
             stop={"training_iteration": options.iterations},
             checkpoint_config=tune.CheckpointConfig(num_to_keep=3, checkpoint_at_end=True),
             verbose=1,

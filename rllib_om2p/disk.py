@@ -16,6 +16,20 @@ from typing import BinaryIO
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
+def local_path(path: str | os.PathLike[str]) -> Path:
+    """Return a path of this machine, or of a folder that it shares; `~` is the home directory.
+
+    Raises:
+        ValueError: It is a URI, which would become a folder of that name.
+    """
+    text = os.fspath(path)
+    if "://" in text:
+        raise ValueError(
+            f"{text!r} is a URI; give a path here, in a cluster of a folder that all nodes share."
+        )
+    return Path(text).expanduser()
+
+
 def write_text_whole(path: Path, text: str) -> None:
     """Write text as UTF-8, whole or not at all; as `write_whole` in the rest."""
     write_whole(path, lambda file: file.write(text.encode()))

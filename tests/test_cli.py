@@ -226,6 +226,32 @@ def test_numbers_that_mean_nothing_are_refused(option, value, least, capsys):
     assert said in capsys.readouterr().err
 
 
+def test_start_states_of_negative_seeds_are_refused(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["evaluate", "RUN", "--seed", "-1"])
+    assert ended.value.code == USER_ERROR
+    assert "--seed: must be a whole number of at least 0, got '-1'" in capsys.readouterr().err
+
+
+def test_uris_are_no_folders_to_write_to(spread, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = ["make-dataset", "mpe/simple_spread", "medium", "--steps", "25", "--out", "s3://b/set"]
+    assert "'s3://b/set' is a URI; give a path here" in fails(capsys, made)
+    trained = ["train", str(spread), "--out", "s3://b/run"]
+    assert "'s3://b/run' is a URI; give a path here" in fails(capsys, trained)
+    assert "'s3://b/run' is a URI" in fails(capsys, ["evaluate", "s3://b/run"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_to_do_next_can_be_pasted(tmp_path, capsys):
+    out = tmp_path / "my data"
+    command = ["make-dataset", "mpe/simple_spread", "medium", "--steps", "25", "--out", str(out)]
+    assert main(command) == 0
+    assert f"next: rllib-om2p audit '{out}', or rllib-om2p train '{out}' --out runs/NAME" in (
+        capsys.readouterr().out
+    )
+
+
 def test_resuming_an_older_checkpoint_drops_the_lines_after_it(spread, run, tmp_path):
     out = tmp_path / "run"
     assert train(spread, out, updates=5) == 0

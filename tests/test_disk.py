@@ -6,10 +6,11 @@ import hashlib
 import os
 import resource
 import signal
+from pathlib import Path
 
 import pytest
 
-from rllib_om2p.disk import FULL_DISK, file_sha256, write_text_whole, write_whole
+from rllib_om2p.disk import FULL_DISK, file_sha256, local_path, write_text_whole, write_whole
 
 
 def test_the_new_text_is_there_and_nothing_else(tmp_path):
@@ -69,3 +70,11 @@ def test_the_hash_is_of_the_whole_content(tmp_path):
     file, content = tmp_path / "rows", bytes(range(256)) * 4097
     file.write_bytes(content)
     assert file_sha256(file) == hashlib.sha256(content).hexdigest()
+
+
+def test_paths_are_of_this_machine_and_know_the_home_directory(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ada")
+    assert local_path("~/data/x") == Path("/home/ada/data/x")
+    assert local_path(Path("data")) == Path("data")
+    with pytest.raises(ValueError, match="'s3://bucket/x' is a URI; give a path here"):
+        local_path("s3://bucket/x")

@@ -23,6 +23,7 @@ from rllib_om2p.behaviour.masac_replay import StateEpisode
 from rllib_om2p.behaviour.masac_training import STATE_NAME, MASACTraining
 from rllib_om2p.behaviour.policies import Policy
 from rllib_om2p.behaviour.training import Progress, require_room
+from rllib_om2p.disk import local_path
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ def make_masac_behaviour(
     Raises:
         ValueError: The hidden folder holds a run of another recipe.
     """
-    out = Path(out)
+    out = local_path(out)
     folder = out / f".training-{env.replace('/', '-')}-{seed}"
     training = MASACTraining(env, seed=seed, settings=settings)
     out.mkdir(parents=True, exist_ok=True)

@@ -22,7 +22,7 @@ from torch import nn
 
 from rllib_om2p.behaviour.masac_networks import TanhGaussianTeam
 from rllib_om2p.behaviour.networks import Actor
-from rllib_om2p.disk import write_whole
+from rllib_om2p.disk import local_path, write_whole
 
 # In the repository they lie beside the package, in a wheel inside it.
 _FOLDERS = (
@@ -72,7 +72,7 @@ def path(name: str, folder: str | Path | None = None) -> Path:
     Raises:
         ValueError: There is no such file; the text lists those that there are.
     """
-    folders = _FOLDERS if folder is None else (Path(folder),)
+    folders = _FOLDERS if folder is None else (local_path(folder),)
     for candidate in folders:
         if (candidate / file_name(name)).is_file():
             return candidate / file_name(name)

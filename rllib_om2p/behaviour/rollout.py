@@ -36,6 +36,7 @@ from rllib_om2p.behaviour.rollout_particles import Prey
 from rllib_om2p.behaviour.training import Progress
 from rllib_om2p.data.schema import CARD_NAME, DataError
 from rllib_om2p.data.writer import DatasetWriter
+from rllib_om2p.disk import local_path
 from rllib_om2p.envs import registry
 from rllib_om2p.envs.prey import PreySource
 
@@ -118,7 +119,7 @@ def make_dataset(
             the replay buffer holds, a fraction outside (0, 1), or a setting that the environment
             does not have or the quality does not use.
     """
-    out = Path(out)
+    out = local_path(out)
     env_kwargs = settings_of(observations, continuous_actions, prey)
     check_settings(
         env,

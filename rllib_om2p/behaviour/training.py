@@ -22,6 +22,7 @@ from rllib_om2p.behaviour.matd3 import MATD3
 from rllib_om2p.behaviour.policies import Policy
 from rllib_om2p.behaviour.recipes import MATD3Recipe, recipe
 from rllib_om2p.behaviour.replay import ReplayBuffer
+from rllib_om2p.disk import local_path
 from rllib_om2p.envs import registry
 from rllib_om2p.envs.prey import PreySource, describe_prey
 from rllib_om2p.envs.rollout import Episodes, evaluate_policy
@@ -178,13 +179,14 @@ def make_behaviour(
         ValueError: The run ended before every target was reached.
     """
     training = Training(env, seed=seed, settings=settings, prey=prey)
-    Path(out).mkdir(parents=True, exist_ok=True)
+    folder = local_path(out)
+    folder.mkdir(parents=True, exist_ok=True)
     files: dict[str, Path] = {}
     for quality, policy in _reached(training, list(training.settings.targets), progress):
-        files[quality] = Path(out) / policies.file_name(f"{env}/{quality}")
+        files[quality] = folder / policies.file_name(f"{env}/{quality}")
         policies.save_policy(files[quality], policy.actor, policy.metadata)
         progress(f"wrote {files[quality]}")
-    curve = save_curve(Path(out), env, seed, training.curve, training.settings.targets)
+    curve = save_curve(folder, env, seed, training.curve, training.settings.targets)
     progress(f"wrote {curve}")
     return files
 

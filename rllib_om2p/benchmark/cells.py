@@ -17,7 +17,8 @@ from rllib_om2p.benchmark.suite import Method, Suite, Task
 from rllib_om2p.core.config import OfflineConfig
 from rllib_om2p.core.settings import apply_settings, setting_methods
 from rllib_om2p.data.reader import OfflineDataset
-from rllib_om2p.disk import write_text_whole
+from rllib_om2p.disk import local_path, write_text_whole
+from rllib_om2p.envs import registry
 from rllib_om2p.evaluation.records import SUITE_FILE, read_record
 
 ConfigClasses = Mapping[str, tuple[type, type[OfflineConfig]]]
@@ -158,7 +159,7 @@ def make_cells(
         ValueError: An algorithm, setting or dataset is unknown, or a method's settings have no
             meaning together; the text says which.
     """
-    choice = choice or Choice()
+    choice, data = choice or Choice(), local_path(data)
     methods, datasets = choice.methods(suite), choice.datasets(suite)
     absent = sorted({m.algorithm for m in methods} - set(algorithms))
     if absent:
@@ -169,9 +170,7 @@ def make_cells(
         )
     configs = {method.name: algorithms[method.algorithm][1]() for method in methods}
     _require_shared_settings_known(suite, algorithms)
-    opened = {
-        f"{task.env}/{quality}": _open(Path(data), task.env, quality) for task, quality in datasets
-    }
+    opened = {f"{task.env}/{quality}": _open(data, task.env, quality) for task, quality in datasets}
     settings = {
         (task.env, quality, method.name): settings_of(
             suite, task, method, quality, configs[method.name]
@@ -179,7 +178,7 @@ def make_cells(
         for task, quality in datasets
         for method in methods
     }
-    _validate(settings, configs, Path(data))
+    _validate(settings, configs, data)
     return [
         Cell(
             suite=suite.name,
@@ -188,7 +187,7 @@ def make_cells(
             dataset=f"{task.env}/{quality}",
             env=task.env,
             quality=quality,
-            input_=str((Path(data) / task.env / quality).resolve()),
+            input_=str((data / task.env / quality).resolve()),
             fingerprint=opened[f"{task.env}/{quality}"].fingerprint,
             seed=seed,
             settings=settings[task.env, quality, method.name],
@@ -290,6 +289,13 @@ def _open(data: Path, env: str, quality: str) -> OfflineDataset:
     dataset = OfflineDataset.open(str(folder))
     if dataset.spec.env != env:
         raise ValueError(f"the dataset at {folder} is of {dataset.spec.env!r}, not of {env!r}.")
+    ours = dataset.spec.team_return
+    theirs = registry.info(env, **dataset.spec.env_kwargs).team_return
+    if ours != theirs:
+        raise ValueError(
+            f"the dataset at {folder} forms the team's return as {ours!r}, and {env}, in which "
+            f"policies are scored, as {theirs!r}; import or record it with the environment's."
+        )
     return dataset
 
 

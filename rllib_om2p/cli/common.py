@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import shlex
 from collections.abc import Callable
 from pathlib import Path
+
+from rllib_om2p.disk import local_path
 
 AddCommand = Callable[[str, Callable[[argparse.Namespace], None], str], argparse.ArgumentParser]
 """Adds a command by its name, what runs it and its help, and returns its parser."""
@@ -13,6 +17,25 @@ AddCommand = Callable[[str, Callable[[argparse.Namespace], None], str], argparse
 def say(line: str) -> None:
     """Print a line of progress at once, into a pipe too."""
     print(line, flush=True)
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """Return what reads a whole number of an option, for argparse."""
+
+    def read(text: str) -> int:
+        with contextlib.suppress(ValueError):
+            if int(text) >= least:
+                return int(text)
+        raise argparse.ArgumentTypeError(
+            f"must be a whole number of at least {least}, got {text!r}."
+        )
+
+    return read
+
+
+def hint(*words: str | Path) -> str:
+    """Return a command of this package as a shell takes it; single words such as DIR stay."""
+    return "rllib-om2p " + " ".join(shlex.quote(str(word)) for word in words)
 
 
 def shortest(path: Path) -> str:
@@ -25,7 +48,7 @@ def checkpoint_path(given: str) -> Path:
     from rllib_om2p.core.checkpoint import MARKER, standing
     from rllib_om2p.core.run import CHECKPOINT
 
-    path = Path(given).expanduser()
+    path = local_path(given)
     of_run = path / CHECKPOINT
     if not (path / MARKER).exists() and (standing(of_run) / MARKER).exists():
         return of_run

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rllib_om2p.cli.common import AddCommand, say
+from rllib_om2p.cli.common import AddCommand, hint, say
+from rllib_om2p.disk import local_path
 
 if TYPE_CHECKING:
     from rllib_om2p.benchmark.cells import Cell
@@ -72,7 +73,7 @@ def _benchmark(options: argparse.Namespace) -> None:
 
     choice = Choice(options.only, options.datasets, options.seeds)
     cells = make_cells(suite, options.data, ALGORITHMS, choice)
-    folder = Path(options.out) / suite.name
+    folder = local_path(options.out) / suite.name
     workers = len(os.sched_getaffinity(0)) if options.workers is None else options.workers
     if workers < 1:
         raise ValueError(f"--workers must be at least 1, got {workers}.")
@@ -86,7 +87,7 @@ def _benchmark(options: argparse.Namespace) -> None:
         write_plan(folder, suite)
         if todo:
             _run(options, todo, folder, workers)
-    print(f"next: rllib-om2p report {folder} --out report.html")
+    print(f"next: {hint('report', folder, '--out', 'report.html')}")
 
 
 def _begin(suite: Suite, cells: Sequence[Cell], folder: Path) -> list[Cell]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from rllib_om2p.cli.common import AddCommand, say
+from rllib_om2p.cli.common import AddCommand, hint, say
+from rllib_om2p.disk import local_path
 
 
 def add_commands(command: AddCommand) -> None:
@@ -97,7 +97,7 @@ def _make_dataset(options: argparse.Namespace) -> None:
 
     summary = OfflineDataset.open(str(out)).statistics().team_return
     print(f"{out}: team return {number(summary.mean)} on average, {number(summary.std)} sd")
-    print(f"next: rllib-om2p audit {out}, or rllib-om2p train {out} --out runs/NAME")
+    print(f"next: {hint('audit', out)}, or {hint('train', out, '--out', 'runs/NAME')}")
 
 
 def _make_behaviour(options: argparse.Namespace) -> None:
@@ -113,7 +113,10 @@ def _make_behaviour(options: argparse.Namespace) -> None:
     )
     for quality, file in files.items():
         print(f"{quality}: {file}")
-    print(f"next: rllib-om2p make-dataset {options.env} medium --policies {options.out} --out DIR")
+    if "medium" in files:
+        prey = ["--prey", options.prey] if options.prey else []
+        request = [options.env, "medium", "--policies", options.out, *prey, "--out", "DIR"]
+        print(f"next: {hint('make-dataset', *request)}")
 
 
 def _make_prey(options: argparse.Namespace) -> None:
@@ -125,7 +128,7 @@ def _make_prey(options: argparse.Namespace) -> None:
         seed=options.seed,
         progress=say,
     )
-    print(f"next: rllib-om2p make-behaviour {options.env} --prey {file} --out DIR")
+    print(f"next: {hint('make-behaviour', options.env, '--prey', file, '--out', 'DIR')}")
 
 
 def _add_import(parser: argparse.ArgumentParser) -> None:
@@ -153,9 +156,8 @@ def _import(options: argparse.Namespace) -> None:
         progress=say,
     )
     print(found.summary())
-    print(
-        f"next: rllib-om2p audit {options.out}, or rllib-om2p train {options.out} --out runs/NAME"
-    )
+    train = hint("train", options.out, "--out", "runs/NAME")
+    print(f"next: {hint('audit', options.out)}, or {train}")
 
 
 def _audit(options: argparse.Namespace) -> None:
@@ -166,7 +168,7 @@ def _audit(options: argparse.Namespace) -> None:
     found = audit(OfflineDataset.open(options.input))
     print(found.to_markdown())
     if options.out:
-        files = [*found.save(options.out), Path(options.out) / "returns.png"]
+        files = [*found.save(options.out), local_path(options.out) / "returns.png"]
         save_return_histogram(
             files[-1],
             found.returns.edges,

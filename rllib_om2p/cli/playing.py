@@ -9,7 +9,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rllib_om2p.cli.common import AddCommand, add_prey, checkpoint_path, shortest
+from rllib_om2p.cli.common import (
+    AddCommand,
+    add_prey,
+    at_least,
+    checkpoint_path,
+    hint,
+    shortest,
+)
 from rllib_om2p.disk import write_text_whole
 
 if TYPE_CHECKING:
@@ -29,7 +36,10 @@ def add_commands(command: AddCommand) -> None:
     add_prey(evaluate)
     evaluate.add_argument("--episodes", type=int, default=500, metavar="N", help="how many (500)")
     evaluate.add_argument(
-        "--seed", type=int, default=0, help="start states are those of SEED, SEED + 1, ... (0)"
+        "--seed",
+        type=at_least(0),
+        default=0,
+        help="start states are those of SEED, SEED + 1, ... (0)",
     )
     evaluate.add_argument(
         "--gif", metavar="FILE", help=f"draw {GIF_EPISODES} episodes, of the first start states"
@@ -106,7 +116,7 @@ def _save_gif(played: Played, options: argparse.Namespace) -> None:
     if played.env not in envs.names():
         raise ValueError(f"--gif draws environments of {list(envs.names())}, not {played.env!r}.")
     seeds = range(played.seed, played.seed + GIF_EPISODES)
-    film = render_episodes(played.modules, played.env, seeds, **played.settings)
+    film = render_episodes(played.modules, played.env, seeds, spec=played.spec, **played.settings)
     captions = [
         f"episode {episode} of {GIF_EPISODES}: return {team_return:.0f}"
         for episode, team_return in zip(film.episodes, film.returns, strict=True)
@@ -124,7 +134,7 @@ def _export(options: argparse.Namespace) -> None:
     folder = export_checkpoint(checkpoint_path(options.checkpoint), options.out)
     for file in sorted(folder.iterdir()):
         print(f"written: {shortest(file)} ({file.stat().st_size / 1024:.0f} KiB)")
-    print(f"next: rllib-om2p evaluate {shortest(folder)}")
+    print(f"next: {hint('evaluate', shortest(folder))}")
 
 
 def _write(file: str, text: str) -> None:

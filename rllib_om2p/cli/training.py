@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import logging
 import math
 import shutil
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rllib_om2p import __all__ as PUBLIC
-from rllib_om2p.cli.common import AddCommand, add_prey, checkpoint_path, shortest
+from rllib_om2p.cli.common import (
+    AddCommand,
+    add_prey,
+    at_least,
+    checkpoint_path,
+    hint,
+    shortest,
+)
 from rllib_om2p.core.settings import apply_settings, parse_settings
 
 if TYPE_CHECKING:
@@ -35,7 +41,7 @@ def add_commands(command: AddCommand) -> None:
     train.add_argument("--algorithm", metavar="NAME", help=algorithms)
     train.add_argument(
         "--updates",
-        type=_at_least(1),
+        type=at_least(1),
         metavar="N",
         help="gradient updates in total, those of a resumed run included,\n"
         f"rounded up to whole iterations ({NUM_UPDATES:,}; with --resume that run's total)",
@@ -52,18 +58,18 @@ def add_commands(command: AddCommand) -> None:
     )
     train.add_argument("--seed", type=int, help="of weights, batches and noise (0)")
     train.add_argument(
-        "--num-learners", type=_at_least(0), metavar="N", help="0 (default): in this process"
+        "--num-learners", type=at_least(0), metavar="N", help="0 (default): in this process"
     )
     train.add_argument("--env", help="evaluate in it; by default the dataset's, if we have it")
     add_prey(train)
     train.add_argument(
         "--eval-every",
-        type=_at_least(0),
+        type=at_least(0),
         metavar="N",
         help="iterations between evaluations; 0: never (1)",
     )
     train.add_argument(
-        "--eval-episodes", type=_at_least(1), metavar="N", help="episodes of an evaluation (20)"
+        "--eval-episodes", type=at_least(1), metavar="N", help="episodes of an evaluation (20)"
     )
     train.add_argument(
         "--resume",
@@ -74,20 +80,6 @@ def add_commands(command: AddCommand) -> None:
 
     settings = command("settings", _settings, "List an algorithm's hyperparameters.")
     settings.add_argument("algorithm", nargs="?", default="OM2P", help=algorithms)
-
-
-def _at_least(least: int) -> Callable[[str], int]:
-    """Return what reads a whole number of an option, for argparse."""
-
-    def read(text: str) -> int:
-        with contextlib.suppress(ValueError):
-            if int(text) >= least:
-                return int(text)
-        raise argparse.ArgumentTypeError(
-            f"must be a whole number of at least {least}, got {text!r}."
-        )
-
-    return read
 
 
 def _settings(options: argparse.Namespace) -> None:
@@ -133,11 +125,11 @@ def _train(options: argparse.Namespace) -> None:
     with Run(options.out, resume=resume) as run:
         finished = _train_into(run, options)
     if not finished:
-        hint = f"; continue with --resume {shortest(run.checkpoint)}"
-        print("ended by SIGTERM" + (hint if run.checkpoint.exists() else ""), flush=True)
+        resuming = f"; continue with --resume {shortest(run.checkpoint)}"
+        print("ended by SIGTERM" + (resuming if run.checkpoint.exists() else ""), flush=True)
         raise SystemExit(TERMINATED)
     print(f"checkpoint: {run.checkpoint}")
-    print(f"next: rllib-om2p evaluate {shortest(run.checkpoint)} --gif team.gif")
+    print(f"next: {hint('evaluate', shortest(run.checkpoint), '--gif', 'team.gif')}")
     print(f"      tensorboard --logdir {shortest(run.directory)}")
 
 

@@ -19,6 +19,7 @@ from ray.rllib.algorithms.algorithm import Algorithm as RLlibAlgorithm
 from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.callbacks.utils import make_callback
 from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_LEARNER_GROUP, COMPONENT_RL_MODULE
+from ray.rllib.env import INPUT_ENV_SINGLE_SPACES
 from ray.rllib.utils import force_list
 from ray.rllib.utils.annotations import override
 from ray.rllib.utils.metrics import (
@@ -49,6 +50,8 @@ from rllib_om2p.core.ranks import call_learners, raise_errors, require_resources
 from rllib_om2p.evaluation.scores import normalised_score
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pyarrow.fs import FileSystem
     from ray.rllib.core.rl_module.rl_module import RLModule
     from ray.rllib.env.env_runner_group import EnvRunnerGroup
@@ -178,12 +181,15 @@ class Algorithm(RLlibAlgorithm):
     def evaluate_offline(self) -> dict[str, Any]:
         """Return what critics of held-out episodes expect the team to return; see `core.fqe`."""
         self._call_back("on_evaluate_offline_start")
+        settings = FQESettings(**self.config.fqe)
         if self._held_out is None:
             _, held_out = self.offline_data.dataset.split(self.config.holdout_fraction)
+            share = settings.max_steps / held_out.num_transitions
+            if share < 1.0 and held_out.num_episodes > 1:
+                _, held_out = held_out.split(share)
             self._held_out = HeldOut.of(held_out)
-        agent_ids = self.config.dataset_spec.agent_ids
-        modules = {agent: self._current_module(agent) for agent in agent_ids}
-        estimate = fqe_return(modules, self._held_out, FQESettings(**self.config.fqe))
+        modules = self._current_modules(self.config.dataset_spec.agent_ids)
+        estimate = fqe_return(modules, self._held_out, settings)
         results = {FQE_RETURN: estimate.mean, FQE_RETURN_LOWER: estimate.lower}
         self._call_back("on_evaluate_offline_end", evaluation_metrics=results)
         return results
@@ -226,15 +232,21 @@ class Algorithm(RLlibAlgorithm):
         return module
 
     def _current_module(self, module_id: str) -> RLModule:
-        """Return an agent's module with the current weights, on whatever device it is."""
+        return self._current_modules([module_id])[module_id]
+
+    def _current_modules(self, module_ids: Sequence[str]) -> dict[str, RLModule]:
+        """Return agents' modules with the current weights, on whatever device they are."""
         if self.learner_group.is_local:
-            return self.learner_group._learner.module[module_id].unwrapped()
-        spec = self.config.get_multi_rl_module_spec(inference_only=True)
-        module = spec.build()[module_id]
-        component = f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}/{module_id}"
-        state = self.learner_group.get_state(component)
-        module.set_state(state[COMPONENT_LEARNER][COMPONENT_RL_MODULE][module_id])
-        return module
+            own = self.learner_group._learner.module
+            return {module_id: own[module_id].unwrapped() for module_id in module_ids}
+        specs = self.config.get_multi_rl_module_spec(inference_only=True).rl_module_specs
+        modules = {module_id: specs[module_id].build() for module_id in module_ids}
+        component = f"{COMPONENT_LEARNER}/{COMPONENT_RL_MODULE}"
+        component += f"/{module_ids[0]}" if len(module_ids) == 1 else ""
+        state = self.learner_group.get_state(component)[COMPONENT_LEARNER][COMPONENT_RL_MODULE]
+        for module_id, module in modules.items():
+            module.set_state(state[module_id])
+        return modules
 
     @override(RLlibAlgorithm)
     def set_weights(self, weights: dict[str, dict[str, Any]]) -> None:
@@ -387,6 +399,14 @@ class Algorithm(RLlibAlgorithm):
         spec = self.config.dataset_spec
         spaces = self.eval_env_runner_group.get_spaces()
         env_name = self.evaluation_config.env
+        played, _ = spaces[INPUT_ENV_SINGLE_SPACES]
+        others = [str(agent) for agent in played if str(agent) not in spec.agent_ids]
+        if others:
+            raise ValueError(
+                f"environment {env_name!r} has the agents {others}, which dataset "
+                f"{spec.dataset_id!r} does not have, only {list(spec.agent_ids)}; evaluate in the "
+                "dataset's environment, with its settings."
+            )
         for agent in spec.agents:
             expected = describe_spaces(observation_space(spec, agent), action_space(agent))
             found = describe_spaces(*spaces.get(agent.name, (None, None)))

@@ -274,9 +274,9 @@ class OfflineConfig(AlgorithmConfig):
                 They count in the statistics that normalise observations and rewards.
             teams: The agents of each team by its name, where agents have different aims, such as
                 {"predators": ["agent_0", ...], "prey": ["prey"]}; each agent in one of them.
-                A team's reward follows the dataset's convention over its members, and a joint
-                critic sums over them. Evaluations report `team_return_mean/TEAM`. None (default):
-                all agents are one team.
+                A team's reward follows the dataset's convention over its members ("agent 0": the
+                first of them, who must be there throughout), and a joint critic sums over them.
+                Evaluations report `team_return_mean/TEAM`. None (default): all agents are one team.
             table_memory_budget: Bytes that one learner's transitions may take on its device. A
                 larger shard passes through a rolling window of that size. None: no limit.
             share_table: Read the dataset once per node, into a file that all processes of the node

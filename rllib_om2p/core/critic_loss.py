@@ -149,7 +149,8 @@ def unit_magnitude(
         sums = vdn([present[None]], teams)[0].abs()
         anyone = None if alive is None else vdn([alive[None]], teams)[0].clamp(max=1)
         means = batch_mean(sums, anyone)
-        share = {a: means[m] / len(team) for m, team in enumerate(teams) for a in team}
+        shares = [mean / len(team) for mean, team in zip(means.unbind(), teams, strict=True)]
+        share = {agent: shares[m] for m, team in enumerate(teams) for agent in team}
         magnitude = torch.stack([share[agent] for agent in range(len(values))])
     return values / magnitude[:, None].clamp(min=torch.finfo(values.dtype).eps)
 

@@ -66,6 +66,7 @@ class FQESettings:
         tau: Rate of the target critics.
         num_action_samples: Actions drawn from the policies at every observation.
         look_ahead: Steps up to which the value is undiscounted; see the module's text.
+        max_steps: Held-out steps that are used, about; of more, some episodes are taken.
         seed: Of the critics' weights, the batches and the policies' noise.
     """
 
@@ -79,6 +80,7 @@ class FQESettings:
     tau: float = 0.05
     num_action_samples: int = 4
     look_ahead: int = 100
+    max_steps: int = 200_000
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -87,7 +89,14 @@ class FQESettings:
         Raises:
             ValueError: One has no meaning.
         """
-        whole = ("num_critics", "num_updates", "batch_size", "num_action_samples", "look_ahead")
+        whole = (
+            "num_critics",
+            "num_updates",
+            "batch_size",
+            "num_action_samples",
+            "look_ahead",
+            "max_steps",
+        )
         sizes = {name: [getattr(self, name)] for name in whole} | {"hidden": self.hidden}
         for name, values in sizes.items():
             is_list = isinstance(values, list | tuple)
@@ -128,7 +137,7 @@ def fqe_return(
     if held_out.time_limit > settings.look_ahead:
         gamma = 1.0 - 1.0 / settings.look_ahead
     answers = policy_actions(modules, held_out, settings.num_action_samples, settings.seed)
-    inputs = held_out.inputs()
+    inputs = held_out.inputs
     critic = _fit(inputs, answers, held_out, settings, gamma)
     with torch.no_grad():
         first = inputs[held_out.starts].expand(len(answers), -1, -1).flatten(0, 1)

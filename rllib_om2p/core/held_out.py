@@ -7,6 +7,7 @@ Axes: R rows (steps and final observations), T steps, E episodes, N agents.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -85,6 +86,7 @@ class HeldOut:
         """Mean number of steps of an episode."""
         return len(self.acting) / len(self.starts)
 
+    @functools.cached_property
     def inputs(self) -> Tensor:
         """Return what the critic sees besides actions, (R, I): normalised observations, time."""
         joint = torch.cat([self.obs[agent.name] for agent in self.agents], 1)

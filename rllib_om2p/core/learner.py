@@ -150,10 +150,14 @@ class OfflineLearner(TorchLearner):
         shard = {"rank": self._learner_index, "num_shards": self._world_size}
         may_skip = config.on_corrupt == "skip"
 
-        def read_epoch(epoch: int) -> Iterator[Block]:
+        def read_epoch(epoch: int, first: int) -> Iterator[Block]:
             # Not seeded by the config: a checkpoint's counters mean rows of this order.
             blocks = dataset.blocks(
-                self._layout.columns, shuffle_seed=epoch, skip_corrupt=may_skip, **shard
+                self._layout.columns,
+                shuffle_seed=epoch,
+                first=first,
+                skip_corrupt=may_skip,
+                **shard,
             )
             for packed in blocks:
                 if packed.error is not None and packed.source not in self._skipped:
@@ -307,12 +311,13 @@ class OfflineLearner(TorchLearner):
         self, components: Any = None, *, not_components: Any = None, **kwargs: Any
     ) -> Any:
         """Return RLlib's state and what resuming bit-identically needs besides the modules."""
-        # An interrupted call has not looked at what it left.
-        self._diverged = self._diverged or self._broken_weights()
+        is_whole = self._check_component(TRAINING_STATE, components, not_components)
+        if is_whole:  # an interrupted call has not looked at what it left
+            self._diverged = self._diverged or self._broken_weights()
         if self._diverged:
             raise DivergenceError(self._diverged.message)
         state = super().get_state(components, not_components=not_components, **kwargs)
-        if self._check_component(TRAINING_STATE, components, not_components):
+        if is_whole:
             # The other ranks' as of the last meeting; an interrupted call has had none.
             ranks = [*self._rank_states]
             ranks[self._learner_index] |= self._own_state()

@@ -22,6 +22,7 @@ from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
 from rllib_om2p import envs
 from rllib_om2p.core.acting import JointPolicy, load_config, load_modules
 from rllib_om2p.core.config import OfflineConfig, action_space, observation_space
+from rllib_om2p.core.env_runner import episode_team_return
 from rllib_om2p.core.environments import (
     check_action_box,
     dataset_settings,
@@ -53,6 +54,7 @@ class Played:
         returns_by_team: Likewise of each of the config's `teams`, (E,), by team.
         modules: Who played, by agent id.
         settings: Of the environment.
+        spec: Of the dataset that the checkpoint was trained on.
     """
 
     env: str
@@ -63,6 +65,7 @@ class Played:
     returns_by_team: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     modules: Mapping[str, RLModule] = field(default_factory=dict, repr=False)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    spec: DatasetSpec | None = None
 
     @property
     def mean(self) -> float:
@@ -172,6 +175,7 @@ def play_checkpoint(
         {team: team_rewards(spec, returns, members) for team, members in teams.items()},
         modules,
         settings,
+        spec,
     )
 
 
@@ -191,7 +195,12 @@ def env_name(config: OfflineConfig, env: str | None = None) -> str:
 
 
 def render_episodes(
-    modules: Mapping[str, RLModule], env: str, seeds: Sequence[int], **settings: Any
+    modules: Mapping[str, RLModule],
+    env: str,
+    seeds: Sequence[int],
+    *,
+    spec: DatasetSpec | None = None,
+    **settings: Any,
 ) -> Film:
     """Play one episode from each seed's start state and return it as pictures.
 
@@ -201,6 +210,7 @@ def render_episodes(
         modules: By agent id.
         env: A name of `rllib_om2p.envs`.
         seeds: Start states; the first also seeds the noise.
+        spec: Whose agents and convention the team returns follow; the environment's if None.
         settings: Of the environment, as given to `envs.make`.
     """
     world = envs.make(env, render_mode="rgb_array", **settings)
@@ -220,8 +230,11 @@ def render_episodes(
             if not world.agents:
                 break
             obs, rewards, *_ = world.step(policy(obs))
-            ordered = np.array([rewards[agent] for agent in info.agent_ids])
-            team_return += float(info.team_rewards(ordered))
+            if spec is not None:
+                team_return += episode_team_return(spec, rewards)
+            else:
+                ordered = np.array([rewards[agent] for agent in info.agent_ids])
+                team_return += float(info.team_rewards(ordered))
     world.close()
     return film
 

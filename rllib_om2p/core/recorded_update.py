@@ -49,10 +49,11 @@ class CudaGraphRecorder:
 
     def warm_up(self, work: Callable[[], list[Outcome]]) -> list[Outcome]:
         """Do the work on the stream that records."""
-        self._stream.wait_stream(torch.cuda.current_stream())
+        current = torch.cuda.current_stream(self._generator.device)
+        self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
             result = work()
-        torch.cuda.current_stream().wait_stream(self._stream)
+        current.wait_stream(self._stream)
         return result
 
     def record(self, work: Callable[[], Tensor]) -> Callable[[], Tensor]:
@@ -60,7 +61,10 @@ class CudaGraphRecorder:
         graph = torch.cuda.CUDAGraph()
         graph.register_generator_state(self._generator)
         # Other threads (a table's reader) may use the device meanwhile.
-        with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+        with (
+            torch.cuda.device(self._generator.device),  # which need not be the current one
+            torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"),
+        ):
             result = work()
 
         def replay() -> Tensor:

@@ -34,6 +34,7 @@ from rllib_om2p.core.recording_env import (
 from rllib_om2p.data.journal import SUFFIX, Journal, JournalWriter
 from rllib_om2p.data.schema import CARD_NAME, DataError, DatasetSpec, Episode
 from rllib_om2p.data.writer import DatasetWriter
+from rllib_om2p.disk import local_path
 from rllib_om2p.envs.registry import FIRST_SEED
 from rllib_om2p.evaluation.provenance import versions
 from rllib_om2p.team_return import TeamReturn
@@ -90,7 +91,7 @@ class Recorder:
     ) -> None:
         if runners not in ("training", "evaluation"):
             raise ValueError(f"runners must be 'training' or 'evaluation', got {runners!r}.")
-        self.directory = Path(directory).expanduser().resolve()
+        self.directory = local_path(directory).resolve()
         self._folder = self.directory / RECORDING
         self._overwrite = overwrite
         self._start = _StartRecording(
@@ -209,7 +210,14 @@ class _StartRecording:
             return
         order = self._order(config, env.envs[0].unwrapped)
         agents = {agent: agent_spec(env.envs[0].unwrapped, agent) for agent in order}
-        is_masked = any(has_action_mask(env.envs[0].unwrapped, agent) for agent in order)
+        discrete = [agent for agent in order if agents[agent].num_actions is not None]
+        masked = [agent for agent in discrete if has_action_mask(env.envs[0].unwrapped, agent)]
+        if masked and masked != discrete:
+            raise DataError(
+                f"of the agents with discrete actions, {discrete}, only {masked} are told which "
+                "are legal; give each a mask, of ones where all are."
+            )
+        is_masked = bool(masked)
         spec = replace(self._spec(config, tuple(agents.values())), has_action_masks=is_masked)
         # The name sorts by runner and time; a runner that is restarted begins another journal.
         name = f"runner-{env_runner.worker_index or 0:04d}-{time.time_ns()}-{os.getpid()}{SUFFIX}"

@@ -36,7 +36,7 @@ from rllib_om2p.core.checkpoint import tidy
 from rllib_om2p.core.env_runner import returns_by_team
 from rllib_om2p.core.learner import NUM_UPDATES_LIFETIME, UPDATES_PER_SECOND
 from rllib_om2p.core.run_lock import RunLock
-from rllib_om2p.disk import write_text_whole
+from rllib_om2p.disk import local_path, write_text_whole
 
 logger = logging.getLogger(__name__)
 
@@ -161,7 +161,7 @@ class Run:
     """
 
     def __init__(self, directory: str | Path, *, resume: str | Path | None = None) -> None:
-        self.directory = Path(directory).expanduser().resolve()
+        self.directory = local_path(directory).resolve()
         self.checkpoint = self.directory / CHECKPOINT
         self._progress = self.directory / PROGRESS
         self._is_new = not self.directory.exists()

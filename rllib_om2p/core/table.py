@@ -60,8 +60,8 @@ class TransitionTable:
     """Rows on a device, and uniform draws from them.
 
     Args:
-        read_epoch: Called with the epoch's number; yields that epoch's blocks. Always the same
-            blocks, in an order that may depend on the epoch.
+        read_epoch: Called with the epoch's number and that of a block; yields that epoch's blocks
+            from this one on. Always the same blocks, in an order that may depend on the epoch.
         num_blocks: Blocks per epoch.
         max_block_rows: Rows of the largest block.
         num_rows: Rows of all blocks together.
@@ -81,7 +81,7 @@ class TransitionTable:
 
     def __init__(
         self,
-        read_epoch: Callable[[int], Iterator[Block]],
+        read_epoch: Callable[[int, int], Iterator[Block]],
         *,
         num_blocks: int,
         max_block_rows: int,
@@ -181,7 +181,7 @@ class TransitionTable:
 
     def _fill_whole(self, rows: Tensor) -> Tensor:
         start, valid = 0, []
-        for block in self._read_epoch(0):
+        for block in self._read_epoch(0, 0):
             end = start + len(block.rows)
             rows[start:end] = torch.from_numpy(block.rows)
             valid.append(torch.from_numpy(np.flatnonzero(block.valid) + start))
@@ -216,11 +216,10 @@ class TransitionTable:
     def _blocks_from(self, first: int) -> Iterator[Block]:
         epoch, offset = divmod(first, self._num_blocks)
         while True:
-            count = 0
-            for position, block in enumerate(self._read_epoch(epoch)):
+            count = offset
+            for block in self._read_epoch(epoch, offset):
                 count += 1
-                if position >= offset:
-                    yield block
+                yield block
             if count != self._num_blocks:
                 raise ValueError(
                     f"epoch {epoch} gave {count} row groups instead of {self._num_blocks}; the "

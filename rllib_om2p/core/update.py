@@ -31,7 +31,7 @@ COMPILE_SETTINGS: dict[str, Any] = {
 
 
 class Outcome(NamedTuple):
-    """What a phase returned: losses and metrics, each (N,) per agent or one per team."""
+    """What a phase returned: losses and metrics, each (N,) per agent or () for all."""
 
     phase: Phase
     losses: Tensor
@@ -100,6 +100,9 @@ class Update:
             )
             for name, parameters in self._parameters.items()
         }
+        for optimizer in self._optimizers.values():
+            # Each would warn that `capturable` costs time without a graph; fused it does not.
+            optimizer._warned_capturable_if_run_uncaptured = True
 
     def __call__(self, number: int) -> list[Outcome]:
         """Run update `number`, counted from 0, and return what its phases gave."""

@@ -22,7 +22,7 @@ from rllib_om2p.data.audit_presence import Presence
 from rllib_om2p.data.reader import OfflineDataset
 from rllib_om2p.data.schema import DatasetSpec
 from rllib_om2p.data.statistics import DatasetStatistics, plain
-from rllib_om2p.disk import write_text_whole
+from rllib_om2p.disk import local_path, write_text_whole
 
 __all__ = ["ActionAudit", "Audit", "Coverage", "Endings", "Histogram", "Presence", "audit"]
 
@@ -83,7 +83,7 @@ class Audit:
 
     def save(self, directory: str | os.PathLike[str]) -> tuple[Path, Path]:
         """Write `audit.md` and `audit.json` into a directory, made if missing; return both."""
-        folder = Path(directory)
+        folder = local_path(directory)
         folder.mkdir(parents=True, exist_ok=True)
         texts = {
             "audit.md": self.to_markdown(),

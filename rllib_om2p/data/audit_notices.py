@@ -69,6 +69,13 @@ def _ends(found: Audit) -> Iterator[str]:
 
 
 def _presence(found: Audit) -> Iterator[str]:
+    first = found.spec.agent_ids[0]
+    away = found.presence[first].absent
+    if found.spec.team_return == "agent 0" and away:
+        yield (
+            f"The team's reward is that of {first}, who is absent in {away} rows: there the team "
+            "earns nothing, whatever the others do. Choose another team_return."
+        )
     for name, seen in found.presence.items():
         if seen.filled:
             yield (

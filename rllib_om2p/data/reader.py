@@ -43,7 +43,7 @@ class _EpisodeIndex(NamedTuple):
 
     Args:
         ranges: Every row group, whole.
-        group: Position in `ranges` of each episode's row group, (E,).
+        group: Position in `ranges` of each episode's row group, (E,), ascending.
         start: First row of each episode in its row group, (E,).
         length: Acting steps of each episode, (E,).
     """
@@ -57,15 +57,17 @@ class _EpisodeIndex(NamedTuple):
         """Return the index of the episodes where `keep` (E,) is True."""
         ranges: list[RowRange] = []
         groups: list[npt.NDArray[np.int64]] = []
-        for number, rows in enumerate(self.ranges):
-            here = self.group == number
-            if not keep[here].any():
+        # Episodes are in the order of their row groups.
+        bounds = np.searchsorted(self.group, np.arange(len(self.ranges) + 1))
+        for rows, first, end in zip(self.ranges, bounds[:-1], bounds[1:], strict=True):
+            kept = keep[first:end]
+            if not kept.any():
                 continue
-            groups.append(np.full(int(keep[here].sum()), len(ranges), np.int64))
-            gaps = here & ~keep
-            starts = self.start[gaps].tolist()
-            stops = (self.start[gaps] + self.length[gaps] + 1).tolist()
-            left_out = sorted({*rows.left_out, *zip(starts, stops, strict=True)})
+            groups.append(np.full(int(kept.sum()), len(ranges), np.int64))
+            starts = self.start[first:end][~kept]
+            stops = starts + self.length[first:end][~kept] + 1
+            gaps = zip(starts.tolist(), stops.tolist(), strict=True)
+            left_out = sorted({*rows.left_out, *gaps})
             ranges.append(rows._replace(left_out=tuple(left_out)))
         return _EpisodeIndex(ranges, np.concatenate(groups), self.start[keep], self.length[keep])
 
@@ -164,6 +166,7 @@ class OfflineDataset:
         rank: int = 0,
         num_shards: int = 1,
         shuffle_seed: int | None = None,
+        first: int = 0,
         use_ray: bool | None = None,
         skip_corrupt: bool = False,
     ) -> Iterator[PackedBlock]:
@@ -177,6 +180,7 @@ class OfflineDataset:
             rank: Which shard.
             num_shards: Number of shards.
             shuffle_seed: Shuffles the order of the blocks; None keeps the order of the files.
+            first: Number of the first block, in that order; those before it are not read.
             use_ray: Read through Ray Data (True) or in this process (False), with equal results;
                 None takes Ray Data if Ray is running.
             skip_corrupt: Yield a row group that is damaged, or whose rows break the contract, as an
@@ -199,6 +203,7 @@ class OfflineDataset:
         if shuffle_seed is not None:
             order = np.random.default_rng(shuffle_seed).permutation(len(ranges))
             ranges = [ranges[i] for i in order]
+        ranges = ranges[first:]
         if use_ray is None:
             use_ray = _ray_is_running() and not self._is_in_memory()
         if use_ray:

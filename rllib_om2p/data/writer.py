@@ -49,6 +49,7 @@ from rllib_om2p.data.schema import (
     contract_columns,
 )
 from rllib_om2p.data.statistics import DatasetStatistics, StatisticsAccumulator
+from rllib_om2p.disk import local_path
 
 logger = logging.getLogger(__name__)
 
@@ -217,7 +218,7 @@ class DatasetWriter:
                 "rows_per_group must be at least 2 and rows_per_file at least rows_per_group, got "
                 f"{rows_per_group} and {rows_per_file}."
             )
-        self.directory = Path(directory)
+        self.directory = local_path(directory)
         self.spec = spec
         self._rows_per_group, self._rows_per_file = rows_per_group, rows_per_file
         self._overwrite, self._resume = overwrite, resume
@@ -411,8 +412,24 @@ class DatasetWriter:
             return
         index = RowIndex(rows["episode_id"], rows["step"], rows["valid"])
         check_values(self._columns, rows, index, f"{self.directory} (being written)")
+        self._check_first_agent(rows)
         self._num_episodes += int(np.count_nonzero(~index.valid))
         self._append(rows)
+
+    def _check_first_agent(self, rows: Mapping[str, AnyArray]) -> None:
+        """Refuse that the agent whose reward is the team's is away: the others would earn 0."""
+        first = self.spec.agent_ids[0]
+        alive = rows.get(f"alive_{first}")
+        if self.spec.team_return != "agent 0" or alive is None:
+            return
+        away = np.flatnonzero(rows["valid"] & ~alive)
+        if len(away):
+            raise DataError(
+                f"{self.directory}: the team's reward is that of {first} (team_return='agent 0'), "
+                f"who is absent at episode {rows['episode_id'][away[0]]}, step "
+                f"{rows['step'][away[0]]}; set team_return='sum' or 'mean over agents', or list an "
+                "agent first that is always there."
+            )
 
     def _rows(self, given: Mapping[str, AnyArray], truncated: AnyArray) -> dict[str, AnyArray]:
         """Return all columns as rows (E * (T + 1), width), final rows included."""

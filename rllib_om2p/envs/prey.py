@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from rllib_om2p.disk import file_sha256, write_whole
+from rllib_om2p.disk import file_sha256, local_path, write_whole
 
 Array = NDArray[Any]
 
@@ -117,7 +117,7 @@ def load_prey(env: str, source: PreySource = None) -> PreyFn | None:
         return source if callable(source) else None
     if isinstance(source, Mapping):
         return _load_cited(env, source)
-    file = own_prey_file(env) if source is None else Path(source)
+    file = own_prey_file(env) if source is None else local_path(source)
     if not file.is_file():
         raise ValueError(f"There is no prey file {str(file)!r} for {env}.")
     state, metadata = _read_own(file) if file.suffix == ".safetensors" else _read_published(file)
@@ -170,7 +170,7 @@ def is_reference_prey(env: str, source: PreySource) -> bool:
     if isinstance(source, Mapping):
         sha256 = source.get("sha256")
     else:
-        file = Path(source)
+        file = local_path(source)
         sha256 = file_sha256(file) if file.is_file() else None
     return sha256 in (_PUBLISHED_SHA256[env], file_sha256(own_prey_file(env)))
 
@@ -184,7 +184,7 @@ def describe_prey(prey: PreyFn) -> dict[str, Any]:
 
 def own_prey_file(env: str, folder: str | Path | None = None) -> Path:
     """Return where the project's own prey of an environment lies, or lies in another folder."""
-    return Path(folder or _FOLDER) / f"{env.replace('/', '-')}.safetensors"
+    return local_path(folder or _FOLDER) / f"{env.replace('/', '-')}.safetensors"
 
 
 def save_prey(file: Path, state: Mapping[str, Array], metadata: Mapping[str, Any]) -> None:

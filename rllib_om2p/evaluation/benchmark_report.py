@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from rllib_om2p.disk import write_text_whole
+from rllib_om2p.disk import local_path, write_text_whole
 from rllib_om2p.evaluation import comparison_figures as figures
 from rllib_om2p.evaluation import page
 from rllib_om2p.evaluation.action_figures import actions_figure
@@ -100,7 +100,7 @@ def write_benchmark_report(folder: str | Path, out: str | Path) -> list[Path]:
     Raises:
         ValueError: No results, or `out` does not end in .html.
     """
-    out = Path(out)
+    out = local_path(out)
     if out.suffix != ".html":
         raise ValueError(f"--out must end in .html, got {str(out)!r}.")
     comparison = load_comparison(folder)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rllib_om2p.disk import local_path
 from rllib_om2p.evaluation.scores import References, normalised_score
 
 SUITE_FILE = "suite.json"
@@ -175,7 +176,7 @@ def load_comparison(folder: str | Path) -> Comparison:
     Raises:
         ValueError: It holds no results of its suite, or a file that is no record.
     """
-    folder = Path(folder)
+    folder = local_path(folder)
     plan = read_record(folder / SUITE_FILE) if (folder / SUITE_FILE).exists() else {}
     files = [file for file in sorted(folder.glob("*.json")) if file.name != SUITE_FILE]
     found = {file.stem: run for file in files if (run := _read(file)) is not None}

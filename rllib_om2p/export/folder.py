@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from rllib_om2p.disk import local_path
 from rllib_om2p.export.spaces import space_from_json, space_to_json
 
 DESCRIPTION = "policy.json"
@@ -92,7 +93,7 @@ def write_team(team: TeamPolicy, path: str | Path) -> Path:
     Raises:
         ValueError: The folder is there already, or a value has no place in JSON.
     """
-    target = Path(path).expanduser().resolve()
+    target = local_path(path).resolve()
     if target.exists():
         raise ValueError(f"{str(path)!r} exists already; choose another folder or remove it.")
     # The tensors of a shared stack are views of one memory, which safetensors refuses.

@@ -32,7 +32,12 @@ def vdn(q: Sequence[Tensor], teams: Sequence[Sequence[int]]) -> Tensor:
         shapes = [tuple(values.shape) for values in q]
         raise ValueError(f"every group must be (num_critics, agents, batch), got {shapes}.")
     values = torch.cat(tuple(q), dim=1)
-    return torch.stack([_members(values, team).sum(dim=1) for team in teams], dim=1)
+    if [len(team) for team in teams] == [values.shape[1]]:
+        return values.sum(dim=1, keepdim=True)
+    # Not by an index, which would be copied to the device each time.
+    agents = values.unbind(1)
+    members = [torch.stack([agents[agent] for agent in team], dim=1) for team in teams]
+    return torch.stack([values.sum(dim=1) for values in members], dim=1)
 
 
 def mean(q: Sequence[Tensor], teams: Sequence[Sequence[int]]) -> Tensor:
@@ -42,10 +47,3 @@ def mean(q: Sequence[Tensor], teams: Sequence[Sequence[int]]) -> Tensor:
     """
     sums = vdn(q, teams)
     return torch.stack([sums[:, m] / len(team) for m, team in enumerate(teams)], dim=1)
-
-
-def _members(values: Tensor, team: Sequence[int]) -> Tensor:
-    if len(team) == values.shape[1]:
-        return values
-    # Not by an index, which would be copied to the device each time.
-    return torch.stack([values[:, agent] for agent in team], dim=1)

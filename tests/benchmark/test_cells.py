@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from rllib_om2p.benchmark.cells import (
     write_json,
 )
 from rllib_om2p.benchmark.suite import Method, Suite, Task
+from rllib_om2p.data.reader import OfflineDataset
+from rllib_om2p.data.writer import DatasetWriter
 from tests.small_data import write_spread
 
 SPREAD = "mpe/simple_spread"
@@ -114,6 +117,16 @@ def test_dataset_of_another_environment_is_refused(data, tmp_path):
     suite = make_suite(tasks=[Task("mpe/simple_tag", ["medium"], 1, 1)])
     with pytest.raises(ValueError, match="of 'mpe/simple_spread', not of 'mpe/simple_tag'"):
         cells(tmp_path, suite)
+
+
+def test_dataset_whose_team_returns_are_formed_otherwise_is_refused(data, tmp_path):
+    dataset = OfflineDataset.open(str(data / SPREAD / "medium"))
+    spec = dataclasses.replace(dataset.spec, team_return="sum")
+    with DatasetWriter(tmp_path / SPREAD / "medium", spec) as writer:
+        for episode in dataset.episodes():
+            writer.write_episode(episode)
+    with pytest.raises(ValueError, match="return as 'sum', and mpe/simple_spread, .* as 'mean ov"):
+        cells(tmp_path, make_suite(tasks=[Task(SPREAD, ["medium"], 1, 1)]))
 
 
 def test_part_of_a_suite_may_lack_what_the_shared_settings_are_for(data):

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import ray
 import torch
 
 from rllib_om2p.evaluation.provenance import provenance
@@ -63,6 +64,8 @@ def learners(sizes: Sizes, settings: dict[str, bool]) -> Callable[[int], None]:
 def measure(variant: str, sizes: Sizes, num_updates: int) -> dict[str, float]:
     """Return one round of a variant: updates per second, and peak memory in MiB."""
     settings = VARIANTS[variant]
+    # RLlib asks Ray for a learner's device, which would start a Ray of all cores by itself.
+    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
     run = plain_loop(sizes) if settings is None else learners(sizes, settings)
     run(WARM_UP)
     torch.cuda.synchronize()

@@ -60,7 +60,7 @@ def table(sizes: Sizes, rounds: int) -> dict[str, Any]:
     obs_width = sizes.num_agents * sizes.obs_dim
     valid = np.arange(num_rows) % 26 < 25
 
-    def read_epoch(epoch: int) -> Iterator[Block]:
+    def read_epoch(epoch: int, first: int) -> Iterator[Block]:
         yield Block(np.random.default_rng(0).random((num_rows, width), np.float32), valid)
 
     transitions = TransitionTable(

@@ -95,6 +95,25 @@ def test_the_teams_return_is_a_mean_over_episodes_whoever_was_there(dataset, mis
     algo.stop()
 
 
+class Crowd(SometimesTwo):
+    """With an agent that the dataset does not have."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.possible_agents = self.agents = [*self.possible_agents, "guest"]
+        self.observation_spaces["guest"] = self.observation_spaces["walker"]
+        self.action_spaces["guest"] = self.action_spaces["walker"]
+
+
+def test_an_environment_with_agents_that_the_dataset_lacks_is_refused_when_it_is_built(dataset):
+    register_env("crowd", Crowd)
+    config = OM2PConfig().offline_data(input_=dataset).debugging(log_level="ERROR")
+    config.training(actor_hidden=(8,), critic_hidden=(8,), train_batch_size=32)
+    config.environment("crowd", env_config={"data": dataset, "missing": []})
+    with pytest.raises(ValueError, match=r"'crowd' has the agents \['guest'\], which dataset"):
+        config.evaluation(evaluation_interval=1).build_algo()
+
+
 class PaidByRunner(SometimesTwo):
     """Each agent earns 1 per step in the first env runner, 100 in the second."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -51,6 +53,13 @@ def test_film_shows_every_state_of_every_episode(runner):
     assert film.returns[0] == film.returns[26] == 0
     assert len(film.frames) == 52
     assert not np.array_equal(film.frames[0], film.frames[26])
+
+
+def test_film_counts_the_teams_return_as_the_dataset_does(runner):
+    modules = {agent: runner.module[agent] for agent in envs.info(NAME).agent_ids}
+    spec = dataclasses.replace(runner.config.dataset_spec, team_return="sum")
+    means, sums = (render_episodes(modules, NAME, [5], spec=s).returns for s in (None, spec))
+    np.testing.assert_allclose(sums, 3 * np.array(means), rtol=1e-6)
 
 
 def test_film_of_a_long_episode_skips_steps_but_not_the_last(runner, monkeypatch):

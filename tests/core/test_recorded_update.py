@@ -139,6 +139,7 @@ def on_gpu(dataset: str, **training: object) -> OfflineLearner:
 
 
 @pytest.mark.gpu
+@pytest.mark.usefixtures("ray_cluster")
 def test_cuda_graph_gives_the_numbers_of_usual_updates_and_survives_a_restore(dataset):
     schedule = [[0, 1e-3], [40, 1e-4]]
     usual, recorded = on_gpu(dataset, lr=schedule), on_gpu(dataset, lr=schedule, cuda_graph=True)
@@ -154,6 +155,7 @@ def test_cuda_graph_gives_the_numbers_of_usual_updates_and_survives_a_restore(da
 
 
 @pytest.mark.gpu
+@pytest.mark.usefixtures("ray_cluster")
 def test_updates_on_a_gpu_wait_for_nothing(dataset):
     learner = on_gpu(dataset)
     learner.update(num_updates=2)

@@ -279,6 +279,27 @@ class Numbered(MultiAgentEnv):
         return obs, {0: first, 1: float(action_dict[1][0])}, {"__all__": False}, is_over, {}
 
 
+class HalfMasked(Numbered):
+    """Both choose among actions, and one is told which are legal."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        view, legal = self.observation_spaces[0], spaces.Box(0, 1, (3,), np.int8)
+        self.observation_spaces = {
+            0: spaces.Dict({"observations": view, "action_mask": legal}),
+            1: view,
+        }
+        self.action_spaces = dict.fromkeys((0, 1), spaces.Discrete(3))
+
+
+def test_masks_for_some_discrete_agents_only_are_refused(runner, tmp_path):
+    register_env("half-masked", HalfMasked)
+    config = PPOConfig().environment("half-masked", disable_env_checking=True)
+    config.multi_agent(policies={"0", "1"}, policy_mapping_fn=lambda agent, *_, **__: str(agent))
+    with pytest.raises(DataError, match=r"\[0, 1\], only \[0\] are told which are legal; give"):
+        runner(Recorder(tmp_path).attach(config))
+
+
 def test_agents_that_are_numbers_are_recorded_trained_on_and_played(
     ray_cluster, runner, tmp_path, caplog
 ):

@@ -32,8 +32,8 @@ def make_blocks(num_blocks: int) -> list[Block]:
 def make_table(num_blocks: int = 6, **kwargs: object) -> TransitionTable:
     blocks = make_blocks(num_blocks)
 
-    def read_epoch(epoch: int) -> Iterator[Block]:
-        for index in np.random.default_rng(epoch).permutation(num_blocks):
+    def read_epoch(epoch: int, first: int) -> Iterator[Block]:
+        for index in np.random.default_rng(epoch).permutation(num_blocks)[first:]:
             yield blocks[index]
 
     return TransitionTable(
@@ -126,8 +126,8 @@ def test_budget_below_the_smallest_window_names_the_remedy():
 def test_reader_that_fails_in_the_window_raises_in_sample():
     blocks = make_blocks(6)
 
-    def read_epoch(epoch: int) -> Iterator[Block]:
-        yield from blocks[:4]
+    def read_epoch(epoch: int, first: int) -> Iterator[Block]:
+        yield from blocks[first:4]
         raise OSError("part-00001.parquet vanished")
 
     table = TransitionTable(
@@ -149,10 +149,34 @@ def test_dataset_that_shrank_while_read_is_refused():
     blocks = make_blocks(6)
     with pytest.raises(ValueError, match="it changed while it was read"):
         TransitionTable(
-            lambda epoch: iter(blocks[:5]),
+            lambda epoch, first: iter(blocks[:5]),
             num_blocks=6,
             max_block_rows=BLOCK_ROWS,
             num_rows=6 * BLOCK_ROWS,
             width=WIDTH,
             observed_width=2,
         )
+
+
+def test_a_restored_window_reads_only_what_it_holds():
+    blocks, read = make_blocks(6), []
+
+    def read_epoch(epoch: int, first: int) -> Iterator[Block]:
+        for number in range(first, 6):
+            read.append((epoch, number))
+            yield blocks[number]
+
+    table = TransitionTable(
+        read_epoch,
+        num_blocks=6,
+        max_block_rows=BLOCK_ROWS,
+        num_rows=6 * BLOCK_ROWS,
+        width=WIDTH,
+        observed_width=2,
+        memory_budget=window_budget(2),
+    )
+    table.close()
+    read.clear()
+    table.set_state({"num_inserted": 11, "draws_since_swap": 0})
+    table.close()
+    assert read[:3] == [(1, 3), (1, 4), (1, 5)]  # and perhaps one or two ahead

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from rllib_om2p.data.audit import Presence, audit
+from rllib_om2p.data.audit_notices import notices
 from rllib_om2p.data.reader import OfflineDataset
-from rllib_om2p.data.schema import AgentSpec, DatasetSpec, Episode
+from rllib_om2p.data.schema import AgentSpec, DataError, DatasetSpec, Episode
 
 # The arm's box leaves zero out.
 SPEC = DatasetSpec(
@@ -82,6 +83,14 @@ def test_values_of_an_absent_agent_are_reported(run, field, name, row, value):
     found = run(episode)
     assert found.presence[name].filled == 1
     assert [notice.partition(" hold")[0] for notice in _said(found)][:1] == [f"1 rows of {name}"]
+
+
+def test_the_agent_whose_reward_is_the_teams_must_be_there(run):
+    spec = dataclasses.replace(SPEC, team_return="agent 0")
+    with pytest.raises(DataError, match="that of arm .* absent at episode 0, step 1; set team_re"):
+        run(leaves_early(), spec)
+    found = dataclasses.replace(run(leaves_early()), spec=spec)
+    assert any("reward is that of arm, who is absent in 2 rows" in text for text in notices(found))
 
 
 def test_absent_agents_do_not_count_among_the_actions(run):

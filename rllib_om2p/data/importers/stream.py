@@ -23,7 +23,7 @@ from rllib_om2p.data.importers.recording import EpisodeBatch, Progress, Recordin
 from rllib_om2p.data.reader import OfflineDataset
 from rllib_om2p.data.schema import CARD_NAME, DataError, DatasetSpec
 from rllib_om2p.data.writer import DatasetWriter
-from rllib_om2p.disk import FULL_DISK
+from rllib_om2p.disk import FULL_DISK, local_path
 
 SOURCES = ("omar", "og-marl", "omiga", "minari", "rllib")
 
@@ -61,7 +61,7 @@ def import_dataset(
     options = options or ImportOptions()
     module = _module(source)
     options.check_used(source, module.OPTIONS)
-    out = Path(out)
+    out = local_path(out)
     if (out / CARD_NAME).exists() and not overwrite:
         raise DataError(f"{out} already holds a dataset; choose another or pass --overwrite.")
     try:

@@ -72,9 +72,9 @@ def test_the_hash_is_of_the_whole_content(tmp_path):
     assert file_sha256(file) == hashlib.sha256(content).hexdigest()
 
 
-def test_paths_are_of_this_machine_and_know_the_home_directory(monkeypatch):
-    monkeypatch.setenv("HOME", "/home/ada")
-    assert local_path("~/data/x") == Path("/home/ada/data/x")
+def test_paths_are_of_this_machine_and_know_the_home_directory(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert local_path("~/data/x") == tmp_path / "data" / "x"
     assert local_path(Path("data")) == Path("data")
     with pytest.raises(ValueError, match="'s3://bucket/x' is a URI; give a path here"):
         local_path("s3://bucket/x")

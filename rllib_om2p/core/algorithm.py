@@ -399,14 +399,6 @@ class Algorithm(RLlibAlgorithm):
         spec = self.config.dataset_spec
         spaces = self.eval_env_runner_group.get_spaces()
         env_name = self.evaluation_config.env
-        played, _ = spaces[INPUT_ENV_SINGLE_SPACES]
-        others = [str(agent) for agent in played if str(agent) not in spec.agent_ids]
-        if others:
-            raise ValueError(
-                f"environment {env_name!r} has the agents {others}, which dataset "
-                f"{spec.dataset_id!r} does not have, only {list(spec.agent_ids)}; evaluate in the "
-                "dataset's environment, with its settings."
-            )
         for agent in spec.agents:
             expected = describe_spaces(observation_space(spec, agent), action_space(agent))
             found = describe_spaces(*spaces.get(agent.name, (None, None)))
@@ -417,6 +409,14 @@ class Algorithm(RLlibAlgorithm):
                     "environment."
                 )
             check_action_box(agent.name, action_space(agent), spaces[agent.name][1])
+        played, _ = spaces[INPUT_ENV_SINGLE_SPACES]
+        others = [str(agent) for agent in played if str(agent) not in spec.agent_ids]
+        if others:
+            raise ValueError(
+                f"environment {env_name!r} has the agents {others}, which dataset "
+                f"{spec.dataset_id!r} does not have, only {list(spec.agent_ids)}; evaluate in the "
+                "dataset's environment, with its settings."
+            )
 
 
 __all__ = ["EVALUATION_RESULTS", "FQE_RETURN", "NORMALIZED_SCORE", "TEAM_RETURN_MEAN", "Algorithm"]

@@ -142,7 +142,7 @@ def _has_ends(dataset: OfflineDataset) -> bool:
     if dataset.spec.has_alive:
         return True
     names = [f"terminated_{agent.name}" for agent in dataset.spec.agents]
-    return any(block.rows.any() for block in dataset.blocks(names, use_ray=False))
+    return dataset.is_ever_true(names)
 
 
 def _team_moments(layout: RowLayout, dataset: OfflineDataset) -> tuple[np.ndarray, np.ndarray]:

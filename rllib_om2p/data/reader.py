@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.parquet as pq
 
 from rllib_om2p.data.checks import RowIndex, episode_starts
 from rllib_om2p.data.decode import PackedBlock, RowRange, content_mark, decode, try_pack
@@ -274,6 +275,23 @@ class OfflineDataset:
         for rows in self._index.ranges:
             yield decode(rows, self._columns, columns)
 
+    def is_ever_true(self, columns: Sequence[str]) -> bool:
+        """Return whether one of these flags is true in some row.
+
+        Footers say so of most row groups; only those that they leave open are read.
+
+        Args:
+            columns: Names of the contract's columns of flags.
+        """
+        footers = {file.source.path: file.metadata for file in self._files}
+        return any(
+            decoded[name].any()
+            for rows in self._index.ranges
+            if (names := [n for n in columns if _may_hold(footers[rows.source.path], rows, n)])
+            for decoded, _ in [decode(rows, self._columns, names)]
+            for name in names
+        )
+
     def episodes(self, columns: Sequence[str] | None = None) -> Iterator[Episode]:
         """Read whole episodes, in order, with every value as it was written.
 
@@ -414,3 +432,10 @@ def _card_statistics(
             f"The dataset card of {files[0].spec.dataset_id} has damaged statistics ({error!r}); "
             "copy it again, or read the files without it as DIR/*.parquet."
         ) from error
+
+
+def _may_hold(footer: pq.FileMetaData, rows: RowRange, name: str) -> bool:
+    """Return whether a flag may be true in a row group, as far as its footer says."""
+    chunk = footer.row_group(rows.group).column(footer.schema.names.index(name))
+    found = chunk.statistics
+    return found is None or not found.has_min_max or bool(found.max)

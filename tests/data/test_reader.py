@@ -13,6 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from rllib_om2p.data import reader
+from rllib_om2p.data.decode import decode
 from rllib_om2p.data.reader import OfflineDataset
 from rllib_om2p.data.schema import AgentSpec, DataError, DatasetSpec, Episode
 from rllib_om2p.data.writer import DatasetWriter
@@ -135,6 +137,32 @@ def test_only_asked_columns_are_read(dataset_path):
     assert set(episode.rewards) == {"agent_2"}
     assert episode.obs == {}
     assert len(episode) == 4
+
+
+def test_flags_are_looked_up_in_the_footers(write, spec, make_episode, monkeypatch):
+    """Only a row group that holds a true one is read, and not for rows that do not count."""
+    name = f"terminated_{spec.agent_ids[0]}"
+    episodes = [dataclasses.replace(make_episode(spec, 5), truncated=True) for _ in range(4)]
+    for episode in episodes:
+        for ends in episode.terminateds.values():
+            ends[:] = False
+    episodes[2].terminateds[spec.agent_ids[0]][-1] = True
+    read = []
+    monkeypatch.setattr(
+        reader, "decode", lambda rows, *rest: read.append(rows.group) or decode(rows, *rest)
+    )
+    dataset = OfflineDataset.open(str(write(spec, episodes, rows_per_group=6)))
+    read.clear()
+    assert dataset.is_ever_true([name])
+    assert read == [2]
+    assert not dataset.is_ever_true([f"terminated_{spec.agent_ids[1]}"])
+    without = dataset._part(np.array([True, True, False, True]))
+    assert not without.is_ever_true([name])
+    assert read == [2]
+    together = OfflineDataset.open(str(write(spec, episodes, rows_per_group=12, overwrite=True)))
+    read.clear()
+    assert not together._part(np.array([True, True, False, True])).is_ever_true([name])
+    assert read == [1]
 
 
 def test_shuffling_permutes_blocks_and_follows_the_seed(write, spec, make_episode):

@@ -47,7 +47,7 @@ def test_arguments_are_quoted_as_a_shell_needs_them() -> None:
         (["/venv/bin/python", "-m", "package.tool", "x"], "python -m package.tool x"),
         (["/venv/bin/python3", "/venv/bin/rllib-om2p", "audit", "x"], "rllib-om2p audit x"),
         (["/venv/bin/python", "HERE/examples/demo.py"], "python examples/demo.py"),
-        (["/venv/bin/x", "/venv/bin/x", "--data=/home/a/set", "in=HERE/b"], "x --data=set in=b"),
+        (["/venv/bin/x", "/venv/bin/x", "--data=/mnt/a/set", "in=HERE/b"], "x --data=set in=b"),
     ],
 )
 def test_own_command_names_no_folder_of_this_machine(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -29,7 +29,11 @@ def make_blocks(num_blocks: int) -> list[Block]:
     return blocks
 
 
-def make_table(num_blocks: int = 6, **kwargs: object) -> TransitionTable:
+def make_table(
+    num_blocks: int = 6,
+    read: Callable[[int, int], Iterator[Block]] | None = None,
+    **kwargs: object,
+) -> TransitionTable:
     blocks = make_blocks(num_blocks)
 
     def read_epoch(epoch: int, first: int) -> Iterator[Block]:
@@ -37,7 +41,7 @@ def make_table(num_blocks: int = 6, **kwargs: object) -> TransitionTable:
             yield blocks[index]
 
     return TransitionTable(
-        read_epoch,
+        read or read_epoch,
         num_blocks=num_blocks,
         max_block_rows=BLOCK_ROWS,
         num_rows=num_blocks * BLOCK_ROWS,
@@ -166,15 +170,7 @@ def test_a_restored_window_reads_only_what_it_holds():
             read.append((epoch, number))
             yield blocks[number]
 
-    table = TransitionTable(
-        read_epoch,
-        num_blocks=6,
-        max_block_rows=BLOCK_ROWS,
-        num_rows=6 * BLOCK_ROWS,
-        width=WIDTH,
-        observed_width=2,
-        memory_budget=window_budget(2),
-    )
+    table = make_table(read=read_epoch, memory_budget=window_budget(2))
     table.close()
     read.clear()
     table.set_state({"num_inserted": 11, "draws_since_swap": 0})

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -23,7 +24,7 @@ def local_path(path: str | os.PathLike[str]) -> Path:
         ValueError: It is a URI, which would become a folder of that name.
     """
     text = os.fspath(path)
-    if "://" in text:
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text):  # pathlib makes one slash of two
         raise ValueError(
             f"{text!r} is a URI; give a path here, in a cluster of a folder that all nodes share."
         )

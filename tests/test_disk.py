@@ -76,5 +76,7 @@ def test_paths_are_of_this_machine_and_know_the_home_directory(tmp_path, monkeyp
     monkeypatch.setenv("HOME", str(tmp_path))
     assert local_path("~/data/x") == tmp_path / "data" / "x"
     assert local_path(Path("data")) == Path("data")
-    with pytest.raises(ValueError, match="'s3://bucket/x' is a URI; give a path here"):
-        local_path("s3://bucket/x")
+    assert local_path("C:/data") == Path("C:/data")
+    for uri in ("s3://bucket/x", Path("s3://bucket/x"), "file:///x"):
+        with pytest.raises(ValueError, match="is a URI; give a path here"):
+            local_path(uri)

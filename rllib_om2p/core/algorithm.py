@@ -186,7 +186,8 @@ class Algorithm(RLlibAlgorithm):
             _, held_out = self.offline_data.dataset.split(self.config.holdout_fraction)
             share = settings.max_steps / held_out.num_transitions
             if share < 1.0 and held_out.num_episodes > 1:
-                _, held_out = held_out.split(share)
+                # One episode fewer at least, which is what `split` leaves.
+                _, held_out = held_out.split(min(share, 1.0 - 1.0 / held_out.num_episodes))
             self._held_out = HeldOut.of(held_out)
         modules = self._current_modules(self.config.dataset_spec.agent_ids)
         estimate = fqe_return(modules, self._held_out, settings)

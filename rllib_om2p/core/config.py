@@ -38,7 +38,12 @@ from rllib_om2p.core.learner import OfflineLearner
 from rllib_om2p.core.offline_data import OfflineMultiAgentData
 from rllib_om2p.core.refusals import refuse_unused
 from rllib_om2p.core.rl_module import ACTION_MASK, OBSERVATIONS
-from rllib_om2p.core.settings import check_kinds, no_such_setting
+from rllib_om2p.core.settings import (
+    ALL_METHODS,
+    check_kinds,
+    no_such_setting,
+    setting_methods,
+)
 from rllib_om2p.core.shared_noise import TeamNoise
 from rllib_om2p.data.reader import OfflineDataset
 from rllib_om2p.data.schema import AgentSpec, DatasetSpec
@@ -510,11 +515,13 @@ class OfflineConfig(AlgorithmConfig):
 
     def _check_names(self) -> None:
         """Refuse what a dictionary set and nobody reads, as Tune's search spaces may."""
+        own = {*vars(type(self)()), *setting_methods(self, ALL_METHODS)}
         # RLlib writes a config's class beside its settings.
-        known = {*vars(type(self)()), *dir(type(self)), "class"}
+        known = {*own, *dir(type(self)), "class"}
         unknown = [name for name in vars(self) if name not in known and name[0] != "_"]
         if unknown:
-            raise ValueError(no_such_setting(self, unknown[0], known))
+            public = {name for name in own if name[0] != "_"}
+            raise ValueError(no_such_setting(self, unknown[0], public))
 
     def _check_kinds(self) -> None:
         check_kinds(self)
@@ -551,8 +558,8 @@ class OfflineConfig(AlgorithmConfig):
             raise ValueError(f"lr must be at least 0, in a schedule everywhere, got {self.lr}.")
         if not isinstance(self.lr, (int, float)):
             steps = [step for step, _ in self.lr]
-            if any(later <= step for step, later in itertools.pairwise(steps)):
-                raise ValueError(f"lr as a schedule must go from step to step, got {self.lr}.")
+            if any(later < step for step, later in itertools.pairwise(steps)):
+                raise ValueError(f"the steps of an lr schedule must not decrease, got {self.lr}.")
 
     def _check_policies(self) -> None:
         agent_ids = self.dataset_spec.agent_ids

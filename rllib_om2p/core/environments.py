@@ -120,13 +120,16 @@ def check_action_box(agent_id: str, of_data: Any, of_env: Any) -> None:
         return
     slack = ACTION_TOLERANCE * (of_data.high - of_data.low)
     ours, theirs = _interval(of_data), _interval(of_env)
-    if (of_data.low < of_env.low - slack).any() or (of_data.high > of_env.high + slack).any():
+    # The data's are float32: far from zero an environment's own float64 would differ.
+    low, high = (np.asarray(end, np.float32) for end in (of_env.low, of_env.high))
+    if (of_data.low < low - slack).any() or (of_data.high > high + slack).any():
         raise ValueError(
             f"agent {agent_id!r}: the data's actions lie in {ours}, the environment takes "
             f"{theirs}; evaluate in the dataset's environment, or import the data with their box."
         )
-    is_same = np.allclose(of_data.low, of_env.low, rtol=0, atol=slack) and np.allclose(
-        of_data.high, of_env.high, rtol=0, atol=slack
+    is_same = all(
+        np.allclose(own, other, rtol=0, atol=slack)
+        for own, other in ((of_data.low, low), (of_data.high, high))
     )
     if of_env.is_bounded() and not is_same:
         logger.warning(

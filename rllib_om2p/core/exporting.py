@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ray.rllib.core.rl_module.rl_module import RLModule
 
@@ -10,8 +14,11 @@ from rllib_om2p.core.acting import load_modules
 from rllib_om2p.core.checkpoint import read_config, read_marker
 from rllib_om2p.core.environments import card_settings
 from rllib_om2p.core.exported import module_classes
+from rllib_om2p.envs.registry import FIRST_SEED
 from rllib_om2p.evaluation.provenance import versions
 from rllib_om2p.export.folder import AgentPolicy, TeamPolicy, is_exported, write_team
+
+logger = logging.getLogger(__name__)
 
 PACKAGES = ("rllib-om2p", "ray", "torch", "gymnasium", "safetensors")
 
@@ -36,6 +43,14 @@ def export_checkpoint(checkpoint: str | Path, out: str | Path) -> Path:
     if env == spec.env:  # of the data what training left open, and the prey by its hash
         settings = spec.env_kwargs | settings
         settings |= {"prey": spec.env_kwargs["prey"]} if "prey" in spec.env_kwargs else {}
+    kept = _describable(env, settings)
+    if left_out := sorted(settings.keys() - kept.keys() - {FIRST_SEED}):
+        logger.warning(
+            "%s: the environment's settings %s are left out, they are not plain values or not "
+            "here; whoever plays the export gives them again.",
+            out,
+            left_out,
+        )
     team = TeamPolicy(
         algorithm=marker["algorithm"],
         agents=tuple(agent_policy(agent_id, module) for agent_id, module in modules.items()),
@@ -44,12 +59,24 @@ def export_checkpoint(checkpoint: str | Path, out: str | Path) -> Path:
             "fingerprint": marker.get("dataset_fingerprint"),
             "spec": spec.to_dict(),
         },
-        environment={"name": env, "kwargs": card_settings(env, settings)},
+        environment={"name": env, "kwargs": kept},
         training={"training_iteration": marker["training_iteration"]},
         packages=versions(PACKAGES),
         teams=dict(config.teams or {}),
     )
     return write_team(team, out)
+
+
+def _describable(env: str | None, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of an environment's settings that others can be given, as JSON has them."""
+    kept: dict[str, Any] = {}
+    for name, value in settings.items():
+        try:
+            cited = card_settings(env, {name: value})
+            kept |= json.loads(json.dumps(cited, allow_nan=False))
+        except (TypeError, ValueError):  # a function, or a prey's file that is elsewhere
+            continue
+    return kept
 
 
 def agent_policy(agent_id: str, module: RLModule) -> AgentPolicy:

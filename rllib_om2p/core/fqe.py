@@ -29,9 +29,10 @@ from __future__ import annotations
 
 import copy
 import math
+import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from ray.rllib.core.columns import Columns
@@ -100,14 +101,18 @@ class FQESettings:
         sizes = {name: [getattr(self, name)] for name in whole} | {"hidden": self.hidden}
         for name, values in sizes.items():
             is_list = isinstance(values, list | tuple)
-            if not is_list or not all(isinstance(x, int) and x >= 1 for x in values):
+            if not is_list or not all(_is_number(x, numbers.Integral) and x >= 1 for x in values):
                 kind = "whole numbers" if name == "hidden" else "a whole number"
                 raise ValueError(f"{name} must be {kind} from 1, got {getattr(self, name)!r}.")
         highest = {"warm_up": 1.0, "tau": 1.0, "lr": math.inf, "pessimism": math.inf}
         for name, high in highest.items():
             value = getattr(self, name)
-            if not isinstance(value, int | float) or not 0 <= value <= high:
+            if not _is_number(value, numbers.Real) or not 0 <= value <= high:
                 raise ValueError(f"{name} must be a number from 0 to {high:g}, got {value!r}.")
+
+
+def _is_number(value: Any, kind: type) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 class Estimate(NamedTuple):

@@ -11,7 +11,7 @@ core/learner/learner_group.py:580): a checkpoint without learners would count as
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import ray
@@ -43,7 +43,8 @@ def call_learners(group: LearnerGroup, function: Callable[[Any], T]) -> list[T]:
     """
     if group.is_local:
         return [function(group._learner)]
-    return _gather([worker.apply.remote(function) for worker in group._workers])
+    refs = [worker.apply.remote(function) for worker in group._workers]
+    return _gather(refs, range(len(refs)), len(refs))
 
 
 def raise_errors(group: LearnerGroup) -> None:
@@ -58,14 +59,16 @@ class _RaisingManager(FaultTolerantActorManager):  # type: ignore[misc]
     def _fetch_result(
         self,
         *,
+        remote_actor_ids: list[int],
         remote_calls: list[Any],
         timeout_seconds: float | None = None,
         return_obj_refs: bool = False,
         **kwargs: Any,
     ) -> tuple[list[Any], RemoteCallResults]:
         if timeout_seconds is None and not return_obj_refs:
-            _gather(remote_calls)
+            _gather(remote_calls, remote_actor_ids, self.num_actors())
         found: tuple[list[Any], RemoteCallResults] = super()._fetch_result(
+            remote_actor_ids=remote_actor_ids,
             remote_calls=remote_calls,
             timeout_seconds=timeout_seconds,
             return_obj_refs=return_obj_refs,
@@ -74,8 +77,8 @@ class _RaisingManager(FaultTolerantActorManager):  # type: ignore[misc]
         return found
 
 
-def _gather(refs: list[Any]) -> list[Any]:
-    """Return the learners' answers in order, or raise the first error, see `call_learners`."""
+def _gather(refs: list[Any], ranks: Sequence[int], num_learners: int) -> list[Any]:
+    """Return the answers of these ranks in order, or raise the first error, see `call_learners`."""
     results: dict[int, Any] = {}
     errors: dict[int, Exception] = {}
     pending, deadline = list(refs), None
@@ -84,7 +87,7 @@ def _gather(refs: list[Any]) -> list[Any]:
         ready, pending = ray.wait(pending, timeout=timeout)
         if not ready:
             break
-        rank = refs.index(ready[0])
+        rank = ranks[refs.index(ready[0])]
         try:
             results[rank] = ray.get(ready[0])
         except RayError as failure:
@@ -93,7 +96,7 @@ def _gather(refs: list[Any]) -> list[Any]:
     for rank, error in errors.items():
         if isinstance(error, RayActorError):
             raise LearnerDiedError(
-                f"learner {rank} of {len(refs)} died: it was killed (memory, pre-emption) or "
+                f"learner {rank} of {num_learners} died: it was killed (memory, pre-emption) or "
                 "crashed; see Ray's logs of its node. Training has stopped; the last checkpoint "
                 "is intact: build the algorithm again and restore it, as Tune does with "
                 "FailureConfig(max_failures=1)."
@@ -102,7 +105,7 @@ def _gather(refs: list[Any]) -> list[Any]:
         if isinstance(error, RayTaskError) and isinstance(error.cause, OSError):
             raise error.cause from error  # with its number, which says whether the disk is full
         raise error
-    return [results[rank] for rank in range(len(refs))]
+    return [results[rank] for rank in ranks]
 
 
 def require_resources(config: OfflineConfig) -> None:

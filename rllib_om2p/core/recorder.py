@@ -153,6 +153,8 @@ class Recorder:
                 len(are_whole) - num_episodes,
                 len(are_whole),
             )
+        if are_whole and not num_episodes:
+            raise DataError(f"{self.directory}: no episode without such a value was recorded.")
         if not num_episodes:
             raise DataError(
                 f"{self.directory}: no whole episode was recorded; attach the recorder to the "
@@ -161,7 +163,8 @@ class Recorder:
             )
         spec = _common_spec(journals)
         has_alive = any(episode.alive for journal in journals for episode in journal)
-        spec = replace(spec, has_alive=has_alive)
+        team_return = self._start.team_return or spec.team_return
+        spec = replace(spec, has_alive=has_alive, team_return=team_return)
         with DatasetWriter(self.directory, spec, overwrite=self._overwrite) as writer:
             for episode in _episodes(journals, spec):
                 writer.write_episode(episode)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # Those that set hyperparameters, and those that say where and how a run goes.
 HYPERPARAMETERS = ("training", "offline_data")
-_ALL = (*HYPERPARAMETERS, "learners", "evaluation")
+ALL_METHODS = (*HYPERPARAMETERS, "learners", "evaluation")
 _NO_SETTINGS = ("self", "kwargs", "input_")
 
 _UNIONS: tuple[Any, ...] = (Union, UnionType)
@@ -82,7 +82,7 @@ def apply_settings(config: OfflineConfig, settings: Mapping[str, Any]) -> None:
     Raises:
         ValueError: No method knows a setting, or it is of another kind; the text says what is.
     """
-    homes = setting_methods(config, _ALL)
+    homes = setting_methods(config, ALL_METHODS)
     by_method: dict[str, dict[str, Any]] = {}
     for name, value in settings.items():
         if name not in homes:

@@ -232,7 +232,7 @@ def test_settings_without_effect_are_refused(dataset, method, settings, message)
         ("training", {"conservative_weight": float("nan")}, "at least 0, got nan"),
         ("training", {"tau": None}, r"tau must be a number, got None; the default is 0\.005"),
         ("training", {"lr": None}, "lr must not be None"),
-        ("training", {"lr": [[0, 1e-3], [9, 1e-5], [5, 1e-4]]}, "must go from step to step, got"),
+        ("training", {"lr": [[0, 1e-3], [9, 1e-5], [5, 1e-4]]}, "must not decrease, got"),
         ("training", {"num_critics": 2.0}, r"num_critics must be a whole number, got 2\.0"),
         ("training", {"num_updates_per_iteration": 1e3}, "must be a whole number, got 1000"),
         ("training", {"train_batch_size": 10.5}, "train_batch_size must be a positive whole"),
@@ -254,6 +254,7 @@ def test_numbers_without_meaning_are_refused(dataset, method, settings, message)
         {"gamma": 0.0, "tau": 1.0, "lr": 0.0, "grad_clip": None},
         {"gamma": 1, "tau": 1, "lr": 0, "grad_clip": 1},
         {"lr": [[0, 1e-3], [10, 0.0]]},
+        {"lr": [[0, 1e-3], [5, 1e-3], [5, 1e-4]]},
         {"train_batch_size": None, "train_batch_size_per_learner": 32},
         {"num_critics": np.int64(3), "eta": 1},
     ],
@@ -279,6 +280,17 @@ def test_a_misspelt_setting_of_a_dictionary_is_refused(dataset):
     config = make_config(dataset).update_from_dict({"etta": 0.3})
     with pytest.raises(ValueError, match=r"OM2PConfig knows no 'etta'; did you mean .*\beta\b"):
         config.validate()
+
+
+def test_a_setting_that_only_a_method_of_ones_own_knows_is_none_too_many(dataset):
+    class Mine(OM2PConfig):
+        def training(self, *, my_weight=None, **kwargs):
+            super().training(**kwargs)
+            if my_weight is not None:
+                self.my_weight = my_weight
+            return self
+
+    Mine().offline_data(input_=dataset).training(my_weight=2.0)._check_names()
 
 
 def test_a_validated_config_and_its_copies_are_valid(dataset, tmp_path):

@@ -102,6 +102,17 @@ def test_the_settings_that_training_played_in_go_along(tmp_path):
     assert before.normalised is None
 
 
+def test_settings_that_cannot_be_described_are_left_out_and_said(tmp_path, caplog):
+    config = OM2PConfig().offline_data(input_=str(write_spread(tmp_path / "set", num_episodes=10)))
+    config.environment("my_own", env_config={"pay": len, "scale": 2.0})
+    algo = config.training(**SMALL).build_algo()
+    checkpoint = algo.save_to_path(tmp_path / "checkpoint")
+    algo.stop()
+    exported = export_checkpoint(checkpoint, tmp_path / "policy")
+    assert read_team(exported).environment == {"name": "my_own", "kwargs": {"scale": 2.0}}
+    assert "the environment's settings ['pay'] are left out" in caplog.text
+
+
 def test_folder_says_where_the_policies_come_from(spread_checkpoint, exported):
     team, spec = read_team(exported), load_config(spread_checkpoint).dataset_spec
     assert team.algorithm == "OM2P"

@@ -58,6 +58,17 @@ def test_estimate_is_in_the_results_without_any_environment(dataset):
     assert found["fqe_return_lower"] < found["fqe_return"]
 
 
+@pytest.mark.parametrize(("max_steps", "num_episodes"), [(96, 9), (41, 4), (100, 10)])
+def test_of_many_held_out_episodes_some_are_used(dataset, max_steps, num_episodes):
+    """Ten of ten steps are held out."""
+    settings = {**QUICK, "max_steps": max_steps}
+    config = make_config(dataset).evaluation(offline_evaluation_interval=1, fqe=settings)
+    algo = config.build_algo()
+    assert np.isfinite(algo.evaluate_offline()["fqe_return"])
+    assert len(algo._held_out.starts) == num_episodes
+    algo.stop()
+
+
 def test_policies_that_share_their_noise_are_asked_together(dataset):
     config = make_config(dataset).training(shared_noise=True)
     algo = config.evaluation(offline_evaluation_interval=1, fqe=QUICK).build_algo()

@@ -144,6 +144,8 @@ def test_actions_that_the_environment_does_not_take_are_refused_and_a_part_of_th
     check_action_box("a", unit, unit)
     check_action_box("a", unit, spaces.Box(-np.inf, np.inf, (2,)))
     check_action_box("a", spaces.Discrete(2), spaces.Discrete(2))
+    for low, high in ((100.1, 101.1), (295.65, 298.15), (1000.0, 1000.1)):
+        check_action_box("a", spaces.Box(low, high, (2,)), spaces.Box(low, high, (2,), np.float64))
     assert not caplog.records
     with pytest.raises(
         ValueError, match=r"'a': the data's actions lie in \[-1, 1\], the env.* \[0,"

@@ -287,14 +287,12 @@ def _episode(item: Any, where: str) -> list[Fragment]:
     pieces = []
     for name, single in state["agent_episodes"]:
         for piece in _single(single, state["id_"], str(name), where):
+            # RLlib's make_multi_agent calls an episode terminated when nobody goes on, at a time
+            # limit too (env/multi_agent_env.py:446, 2.60.0), and its agents with it.
+            is_cut = piece.truncateds[-1] or state["is_truncated"]
             fell = piece.terminateds[-1] and not piece.truncateds[-1]
-            if state["is_terminated"]:
-                piece.terminateds[-1] = True
-            if state["is_truncated"]:
-                piece.truncateds[-1] = True
-                # RLlib's make_multi_agent calls an episode terminated when nobody goes on, at a
-                # time limit too (env/multi_agent_env.py:446, 2.60.0).
-                piece.terminateds[-1] = fell
+            piece.terminateds[-1] = fell or (state["is_terminated"] and not is_cut)
+            piece.truncateds[-1] = is_cut
             pieces.append(piece)
     return pieces
 

@@ -263,10 +263,14 @@ class OfflineLearner(TorchLearner):
 
     def _broken_weights(self) -> Divergence | None:
         """Return that the weights are not finite, which the losses show one update later."""
-        sums = [value.double().sum() for value in self._networks.state_dict().values()]
-        if bool(torch.isfinite(torch.stack(sums)).all()):
+        if bool(torch.isfinite(self._checksums()).all()):
             return None
         return weights_divergence(self._num_updates, self.config.divergence_remedy)
+
+    def _checksums(self) -> Tensor:
+        """Return the sum of each parameter and buffer, in double precision."""
+        values = self._networks.state_dict().values()
+        return torch.stack([value.double().sum() for value in values])
 
     def _sample(self) -> JointBatch:
         return self._layout.view(*self._table.sample(self._batch_size, self._generator))
@@ -407,8 +411,7 @@ class OfflineLearner(TorchLearner):
         own = self._own_state()
         self._rank_states = [own]
         if self._world_size > 1:
-            values = self._networks.state_dict().values()
-            own["checksums"] = torch.stack([value.double().sum() for value in values]).tolist()
+            own["checksums"] = self._checksums().tolist()
             self._rank_states = [{} for _ in range(self._world_size)]
             dist.all_gather_object(self._rank_states, own)
         found = [state["diverged"] for state in self._rank_states if state["diverged"]]

@@ -9,6 +9,7 @@ goes to a journal of the runner's own at once. `Recorder.finish` makes one datas
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import math
 import os
@@ -143,7 +144,10 @@ class Recorder:
                 directory holds a dataset already.
         """
         journals = [Journal(path) for path in self._journals() if path.stat().st_size]
-        are_whole = [_is_finite(episode) for journal in journals for episode in journal]
+        are_whole, has_alive = [], False
+        for episode in itertools.chain(*journals):
+            are_whole.append(_is_finite(episode))
+            has_alive |= bool(episode.alive)
         num_episodes = sum(are_whole)
         if num_episodes < len(are_whole):
             logger.warning(
@@ -162,7 +166,6 @@ class Recorder:
                 "least one episode to its end."
             )
         spec = _common_spec(journals)
-        has_alive = any(episode.alive for journal in journals for episode in journal)
         team_return = self._start.team_return or spec.team_return
         spec = replace(spec, has_alive=has_alive, team_return=team_return)
         with DatasetWriter(self.directory, spec, overwrite=self._overwrite) as writer:

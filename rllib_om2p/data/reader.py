@@ -372,12 +372,12 @@ def _united_spec(files: Sequence[OpenFile]) -> DatasetSpec:
 def _fingerprint(files: Sequence[OpenFile]) -> str:
     """Return a hash of what the files hold, wherever they lie and whatever they are called.
 
-    Versions of packages say where the rows come from, not what they are: rows that another version
-    makes alike are the same data.
+    What a spec says of where the rows come from is left out: rows that another version of a package
+    makes alike, or that a later version of ours describes in other words, are the same data.
     """
     digest = hashlib.sha256()
     for file in files:
-        digest.update(dataclasses.replace(file.spec, package_versions={}).to_json().encode())
+        digest.update(file.spec.identity().encode())
         digest.update(file.content.encode())
     return digest.hexdigest()
 

@@ -154,6 +154,10 @@ class AgentSpec:
         return cls(name, obs_dim, num_actions, zeros, ones, num_actions)
 
 
+# What a DatasetSpec says of where its rows come from and of their scale, not of what they are.
+PROVENANCE = ("behaviour", "seeds", "references", "mixture", "package_versions", "parents")
+
+
 @dataclass(frozen=True)
 class DatasetSpec:
     """What a dataset says about itself; stored in every file.
@@ -234,6 +238,11 @@ class DatasetSpec:
     def to_json(self) -> str:
         """Return the spec as JSON text that depends on nothing but its values."""
         return json.dumps(self.to_dict(), sort_keys=True)
+
+    def identity(self) -> str:
+        """Return what the rows mean to a reader as JSON text: the spec without PROVENANCE."""
+        said = self.to_dict()
+        return json.dumps({k: said[k] for k in said if k not in PROVENANCE}, sort_keys=True)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> DatasetSpec:

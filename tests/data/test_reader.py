@@ -332,10 +332,40 @@ def test_fingerprint_follows_the_content_and_not_the_place(write, spec, episodes
     assert OfflineDataset.open(str(other)).fingerprint != fingerprint
 
 
-def test_fingerprint_does_not_follow_the_versions_of_packages(write, spec, episodes):
-    older = dataclasses.replace(spec, package_versions={"numpy": "1.0"})
-    paths = [write(older, episodes, "older"), write(spec, episodes, "newer")]
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"package_versions": {"numpy": "1.0"}},
+        {"behaviour": {"policies": ["expert"], "expert": {"algorithm": "MASAC"}}},
+        {"seeds": {"training": 3, "planned_episodes": 7}},
+        {"references": {"random": 0.0, "expert": 1.0, "source": "ours"}},
+        {"mixture": {"expert": 0.5}, "parents": ["another"]},
+    ],
+    ids=lambda said: next(iter(said)),
+)
+def test_fingerprint_does_not_follow_where_the_rows_come_from(write, spec, episodes, said):
+    told = dataclasses.replace(spec, **said)
+    assert told != spec
+    paths = [write(told, episodes, "told"), write(spec, episodes, "untold")]
     assert len({OfflineDataset.open(str(path)).fingerprint for path in paths}) == 1
+
+
+@pytest.mark.parametrize(
+    "meant",
+    [
+        {"dataset_id": "test/another"},
+        {"team_return": "sum"},
+        {"time_limit": 25},
+        {"env": "mpe/simple_spread"},
+        {"env": "mpe/simple_spread", "env_kwargs": {"dynamics": "mpe2"}},
+    ],
+    ids=lambda meant: next(reversed(meant)),
+)
+def test_fingerprint_follows_what_the_rows_mean(write, spec, episodes, meant):
+    other = dataclasses.replace(spec, **meant)
+    assert other != spec
+    paths = [write(other, episodes, "other"), write(spec, episodes, "spec")]
+    assert len({OfflineDataset.open(str(path)).fingerprint for path in paths}) == 2
 
 
 def test_datasets_of_the_same_agents_open_together(write, spec, episodes, make_episode):

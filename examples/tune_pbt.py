@@ -48,6 +48,7 @@ def main() -> None:
                 time_attr="training_iteration",
                 perturbation_interval=options.every,
                 hyperparam_mutations=space,
+                synch=True,  # a trial that is ahead of the others waits to be compared
             ),
         ),
         run_config=tune.RunConfig(
